@@ -1,0 +1,1 @@
+"""raftnet: a replicated message queue. README.md is the way in."""

@@ -1,0 +1,91 @@
+"""Every limit and every time, with its unit: one dataclass a part.
+
+Floor 0: imports nothing of the package. A limit that stands in the protocol (protocol.md, Limits)
+must be the same on every node; the others may differ from node to node.
+"""
+
+from dataclasses import dataclass, field
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(slots=True)
+class RaftConfig:
+    """The core's times and bounds. Times in milliseconds of the node's own monotonic clock."""
+
+    heartbeat_ms: int = 100                 # a leader speaks at least this often
+    election_timeout_ms: int = 500          # floor; drawn anew from [timeout, 2 * timeout)
+    disk_overdue_ms: int = 3000             # a job older than this: step down, do not campaign
+    retry_after_gone_ms_min: int = 10       # an election lost after the leader's death is tried
+    retry_after_gone_ms_max: int = 50       # again after this, doubling
+    append_bytes_max: int = 1 * MIB         # entries of one append stop once they reach this
+    in_flight_appends_max: int = 64         # a follower, not yet acknowledged
+    in_flight_bytes_max: int = 16 * MIB     # a follower, not yet acknowledged
+    uncommitted_bytes_max: int = 64 * MIB   # then propose raises BusyError
+    apply_bytes_max: int = 4 * MIB          # committed entries handed out by one Ready
+    log_memory_bytes_max: int = 64 * MIB    # applied entries kept in memory for followers
+
+
+@dataclass(slots=True)
+class WireConfig:
+    """Limits that stand in protocol.md."""
+
+    frame_bytes_max: int = 8 * MIB          # header included
+    request_bytes_max: int = 2 * MIB        # body of a client's REQUEST
+    message_bytes_max: int = 1 * MIB        # one message of a queue
+    queue_name_bytes_max: int = 255
+    result_bytes_max: int = 4 * MIB         # messages returned to one REQUEST
+
+
+@dataclass(slots=True)
+class MachineConfig:
+    """Limits of the replicated state: the same on every node, or their states would differ."""
+
+    session_expiry_ms: int = 600_000        # replicated time without use
+    sessions_max: int = 100_000
+    kept_reply_bytes_max: int = 256 * MIB   # over it, new sessions are refused; none is evicted
+    expiries_per_entry_max: int = 1_000     # effect of one entry on sessions and waiters, each
+    execute_operations_max: int = 1_000
+    dequeue_count_max: int = 10_000
+    waiters_max: int = 100_000
+
+
+@dataclass(slots=True)
+class GatewayConfig:
+    """How client requests become batches."""
+
+    batch_bytes_max: int = 1 * MIB          # an entry stops growing once it reaches this
+    batch_frames_max: int = 10_000
+    eager_bytes: int = 256 * KIB            # proposed even while the disk is busy
+    waiting_bytes_max: int = 64 * MIB       # requests not yet proposed; then BUSY
+    deadline_grain_ms: int = 50             # replicated deadlines are coalesced to this
+    orphan_wait_ms: int = 5_000             # a new leader cancels a wait nobody came back for
+    log_reply_bytes_max: int = 1 * MIB      # entries in one LOG reply
+
+
+@dataclass(slots=True)
+class NetConfig:
+    """Sockets. Times in milliseconds."""
+
+    read_bytes: int = 256 * KIB             # one recv
+    output_bytes_max: int = 32 * MIB        # a peer that reads slower than this is dropped
+    output_pause_bytes: int = 4 * MIB       # above it, nothing more is read from that client
+    connections_max: int = 4_000
+    dial_timeout_ms: int = 3_000
+    dial_backoff_ms_min: int = 50
+    dial_backoff_ms_max: int = 2_000
+    greeting_timeout_ms: int = 10_000       # an unidentified peer connection is closed after this
+    listen_backlog: int = 512
+
+
+@dataclass(slots=True)
+class Config:
+    """All of a node's settings."""
+
+    raft: RaftConfig = field(default_factory=RaftConfig)
+    wire: WireConfig = field(default_factory=WireConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    log_lines_per_second: int = 3           # of one kind of action; the rest is counted

@@ -1,0 +1,1 @@
+"""The Raft algorithm as a pure state machine: no socket, file, clock, thread or random source."""

@@ -1,0 +1,1 @@
+"""Bytes and values of the protocol (protocol.md); no sockets."""

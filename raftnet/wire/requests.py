@@ -1,0 +1,366 @@
+"""The bodies of all frames that are not Raft messages (protocol.md, Client messages).
+
+Rules: struct only; every decoder raises MalformedError on anything that is not exactly the layout;
+nothing here looks into commands (commands.py). Strings are UTF-8 with a 16-bit length in bytes.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from raftnet.errors import ErrorCode, MalformedError
+from raftnet.wire import frames
+
+SESSION_BYTES = 16
+NO_SESSION = bytes(SESSION_BYTES)               # at most once: nothing is kept for a retry
+INTERNAL_SESSION = b"\xff" * SESSION_BYTES      # the leader's own commands; refused from clients
+ROLE_PEER, ROLE_CLIENT = 1, 2
+FORM_ENQUEUED, FORM_RESULTS, FORM_REFUSED = 1, 2, 3
+
+REQUEST = struct.Struct(">16sQQI")              # session, first sequence, acknowledged, count
+REQUEST_HEAD_BYTES = REQUEST.size               # 36
+_HELLO = struct.Struct(">BBBB16sQQI")
+_REPLY = struct.Struct(">QIB")
+_REPLY_ENQUEUED = struct.Struct(">QIBQ")
+_RESULT = struct.Struct(">IB")
+_LOG = struct.Struct(">BQI")
+_LOG_REPLY = struct.Struct(">QQQI")
+_STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBB")
+_MEMBER_STATUS = struct.Struct(">QBBQI")
+_U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+UNKNOWN_AGE = 0xFFFFFFFF
+ROLES = ("follower", "candidate", "leader", "learner", "joining", "founding")
+
+
+def pack_string(text: str) -> bytes:
+    """A string with its length in bytes before it."""
+    data = text.encode()
+    return _U16.pack(len(data)) + data
+
+
+def unpack_string(body: bytes, offset: int) -> tuple[str, int]:
+    """The string at `offset`, and the offset behind it."""
+    try:
+        (length,) = _U16.unpack_from(body, offset)
+        end = offset + 2 + length
+        if end > len(body):
+            raise MalformedError("a string is longer than its frame")
+        return body[offset + 2:end].decode(), end
+    except (struct.error, UnicodeDecodeError) as error:
+        raise MalformedError(f"not a string: {error}") from error
+
+
+def _unpack(layout: struct.Struct, body: bytes, what: str) -> tuple:
+    if len(body) < layout.size:
+        raise MalformedError(f"{what}: {len(body)} bytes, at least {layout.size} are needed")
+    return layout.unpack_from(body)
+
+
+def _ends_at(offset: int, body: bytes, what: str) -> None:
+    if offset != len(body):
+        raise MalformedError(f"{what}: {len(body) - offset} bytes too many")
+
+
+# --- greeting
+
+
+@dataclass(slots=True)
+class Hello:
+    """Who speaks; HELLO and HELLO_REPLY have the same body."""
+
+    role: int                       # ROLE_PEER or ROLE_CLIENT
+    cluster_id: bytes = bytes(16)   # zeros: none yet, or none known
+    node_id: int = 0                # 0: a client
+    boot: int = 0                   # how often the data directory was started
+    founders_checksum: int = 0      # CRC-32 over the founders' list; 0: none
+    address: str = ""               # the address that the sender is dialled at
+    version_min: int = frames.VERSION
+    version_max: int = frames.VERSION
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """Body of HELLO and HELLO_REPLY."""
+    return _HELLO.pack(hello.version_min, hello.version_max, hello.role, 0, hello.cluster_id,
+                       hello.node_id, hello.boot,
+                       hello.founders_checksum) + pack_string(hello.address)
+
+
+def decode_hello(body: bytes) -> Hello:
+    """Raises MalformedError."""
+    low, high, role, _, cluster_id, node_id, boot, founders = _unpack(_HELLO, body, "HELLO")
+    address, end = unpack_string(body, _HELLO.size)
+    _ends_at(end, body, "HELLO")
+    if role not in (ROLE_PEER, ROLE_CLIENT) or (role == ROLE_PEER and node_id == 0):
+        raise MalformedError("HELLO: neither a node nor a client")
+    return Hello(role, cluster_id, node_id, boot, founders, address, low, high)
+
+
+# --- refusals
+
+
+def encode_error(code: int, text: str, leader: str = "") -> bytes:
+    """Body of ERROR: why, and where the leader is if that is known."""
+    return _U16.pack(code) + pack_string(leader) + pack_string(text)
+
+
+def decode_error(body: bytes) -> tuple[int, str, str]:
+    """(code, leader's address or "", text); raises MalformedError."""
+    (code,) = _unpack(_U16, body, "ERROR")
+    leader, end = unpack_string(body, 2)
+    text, end = unpack_string(body, end)
+    _ends_at(end, body, "ERROR")
+    return code, leader, text
+
+
+# --- commands under a session
+
+
+def encode_request(session: bytes, first_sequence: int, acknowledged: int,
+                   commands: list[bytes]) -> bytes:
+    """Body of REQUEST. The commands (commands.py) get the sequences from `first_sequence` on;
+    `acknowledged`: every reply up to this sequence was received and need not be kept."""
+    head = REQUEST.pack(session, first_sequence, acknowledged, len(commands))
+    return b"".join((head, *commands))
+
+
+def decode_request_head(body: bytes) -> tuple[bytes, int, int, int]:
+    """(session, first sequence, acknowledged, count); raises MalformedError."""
+    return _unpack(REQUEST, body, "REQUEST")
+
+
+def encode_reply_enqueued(first_sequence: int, count: int, first_message_id: int) -> bytes:
+    """Body of REPLY where every command was an enqueue: their messages have the ids from
+    `first_message_id` on, in order."""
+    return _REPLY_ENQUEUED.pack(first_sequence, count, FORM_ENQUEUED, first_message_id)
+
+
+def encode_reply_results(first_sequence: int, results: list[tuple[int, bytes]]) -> bytes:
+    """Body of REPLY with a (status, payload) for each command."""
+    parts = [_REPLY.pack(first_sequence, len(results), FORM_RESULTS)]
+    for status, payload in results:
+        parts += (_RESULT.pack(1 + len(payload), status), payload)
+    return b"".join(parts)
+
+
+def encode_reply_refused(first_sequence: int, count: int, code: int, text: str) -> bytes:
+    """Body of REPLY where the request was refused when its turn in the log came."""
+    return (_REPLY.pack(first_sequence, count, FORM_REFUSED) + _U16.pack(code)
+            + pack_string(text))
+
+
+@dataclass(slots=True)
+class Reply:
+    """A decoded REPLY: one of its last three fields is not None."""
+
+    first_sequence: int
+    count: int
+    first_message_id: int | None = None
+    results: list[tuple[int, bytes]] | None = None
+    refusal: tuple[int, str] | None = None
+
+
+def decode_reply(body: bytes) -> Reply:
+    """Raises MalformedError."""
+    first, count, form = _unpack(_REPLY, body, "REPLY")
+    offset = _REPLY.size
+    if form == FORM_ENQUEUED:
+        first, count, form, message_id = _unpack(_REPLY_ENQUEUED, body, "REPLY")
+        _ends_at(_REPLY_ENQUEUED.size, body, "REPLY")
+        return Reply(first, count, first_message_id=message_id)
+    if form == FORM_RESULTS:
+        results, end = decode_results(body, offset, count)
+        _ends_at(end, body, "REPLY")
+        return Reply(first, count, results=results)
+    if form == FORM_REFUSED:
+        if len(body) < offset + 2:
+            raise MalformedError("REPLY: too short")
+        (code,) = _U16.unpack_from(body, offset)
+        text, end = unpack_string(body, offset + 2)
+        _ends_at(end, body, "REPLY")
+        return Reply(first, count, refusal=(code, text))
+    raise MalformedError(f"REPLY: form {form} is unknown")
+
+
+def decode_results(body: bytes, offset: int, count: int) -> tuple[list[tuple[int, bytes]], int]:
+    """`count` results of (status, payload) at `offset`, and the offset behind them."""
+    results = []
+    for _ in range(count):
+        if offset + 5 > len(body):
+            raise MalformedError("a result is cut short")
+        length, status = _RESULT.unpack_from(body, offset)
+        end = offset + 4 + length
+        if length < 1 or end > len(body):
+            raise MalformedError("a result is longer than its frame")
+        results.append((status, body[offset + 5:end]))
+        offset = end
+    return results, offset
+
+
+# --- reads
+
+
+def encode_read(local: bool, command: bytes) -> bytes:
+    """Body of READ: one reading command; `local` asks the node itself, leader or not."""
+    return bytes((local,)) + command
+
+
+def decode_read(body: bytes) -> tuple[bool, bytes]:
+    """(local, command); raises MalformedError."""
+    if len(body) < 2 or body[0] > 1:
+        raise MalformedError("READ: a flag and a command are needed")
+    return bool(body[0]), body[1:]
+
+
+def encode_read_reply(applied_index: int, status: int, payload: bytes) -> bytes:
+    """Body of READ_REPLY: what held when the log was applied up to `applied_index`."""
+    return _U64.pack(applied_index) + bytes((status,)) + payload
+
+
+def decode_read_reply(body: bytes) -> tuple[int, int, bytes]:
+    """(applied index, status, payload); raises MalformedError."""
+    if len(body) < 9:
+        raise MalformedError("READ_REPLY: too short")
+    return _U64.unpack_from(body)[0], body[8], body[9:]
+
+
+def encode_log(local: bool, from_index: int, limit: int) -> bytes:
+    """Body of LOG: the committed entries from `from_index` on, at most `limit` of them."""
+    return _LOG.pack(local, from_index, limit)
+
+
+def decode_log(body: bytes) -> tuple[bool, int, int]:
+    """(local, from index, limit); raises MalformedError."""
+    local, from_index, limit = _unpack(_LOG, body, "LOG")
+    _ends_at(_LOG.size, body, "LOG")
+    return bool(local), from_index, limit
+
+
+def encode_log_reply(first_index: int, commit_index: int, next_index: int,
+                     entries: list[bytes]) -> bytes:
+    """Body of LOG_REPLY: entries as they stand in the log. `first_index` is the first that the node
+    still holds, `next_index` where to go on; above `commit_index` there is nothing more now."""
+    return _LOG_REPLY.pack(first_index, commit_index, next_index, len(entries)) + b"".join(entries)
+
+
+def decode_log_reply(body: bytes) -> tuple[int, int, int, int, int]:
+    """(first index, commit index, next index, count, offset of the entries); the entries are read
+    with raftnet.raft.entry.decode_entries. Raises MalformedError."""
+    return (*_unpack(_LOG_REPLY, body, "LOG_REPLY"), _LOG_REPLY.size)
+
+
+# --- status
+
+
+@dataclass(slots=True)
+class MemberStatus:
+    """One member as the answering node sees it."""
+
+    node_id: int
+    address: str
+    voter: bool
+    reachable: bool
+    match_index: int = 0            # leader only
+    silent_ms: int = UNKNOWN_AGE    # since it was last heard
+
+
+@dataclass(slots=True)
+class NodeStatus:
+    """What a node knows of itself and of its cluster."""
+
+    cluster_id: bytes
+    node_id: int
+    boot: int
+    role: str                       # one of ROLES
+    term: int
+    commit_index: int
+    applied_index: int
+    last_index: int
+    snapshot_index: int
+    stable_index: int
+    digest: int
+    founded: bool
+    quorum_rule: int
+    address: str
+    leader: str                     # its address, or ""
+    version: str
+    members: list[MemberStatus]
+
+
+def encode_status(status: NodeStatus) -> bytes:
+    """Body of STATUS_REPLY."""
+    parts = [_STATUS_REPLY.pack(
+        status.cluster_id, status.node_id, status.boot, ROLES.index(status.role), status.term,
+        status.commit_index, status.applied_index, status.last_index, status.snapshot_index,
+        status.stable_index, status.digest, status.founded, status.quorum_rule)]
+    parts += (pack_string(status.address), pack_string(status.leader),
+              pack_string(status.version), _U16.pack(len(status.members)))
+    for member in status.members:
+        parts.append(_MEMBER_STATUS.pack(member.node_id, member.voter, member.reachable,
+                                         member.match_index, member.silent_ms))
+        parts.append(pack_string(member.address))
+    return b"".join(parts)
+
+
+def decode_status(body: bytes) -> NodeStatus:
+    """Raises MalformedError."""
+    (cluster_id, node_id, boot, role, term, commit, applied, last, snapshot, stable, digest,
+     founded, rule) = _unpack(_STATUS_REPLY, body, "STATUS_REPLY")
+    if role >= len(ROLES):
+        raise MalformedError(f"STATUS_REPLY: role {role} is unknown")
+    address, offset = unpack_string(body, _STATUS_REPLY.size)
+    leader, offset = unpack_string(body, offset)
+    version, offset = unpack_string(body, offset)
+    if offset + 2 > len(body):
+        raise MalformedError("STATUS_REPLY: too short")
+    (count,) = _U16.unpack_from(body, offset)
+    offset += 2
+    members = []
+    for _ in range(count):
+        if offset + _MEMBER_STATUS.size > len(body):
+            raise MalformedError("STATUS_REPLY: a member is cut short")
+        fields = _MEMBER_STATUS.unpack_from(body, offset)
+        member_address, offset = unpack_string(body, offset + _MEMBER_STATUS.size)
+        members.append(MemberStatus(fields[0], member_address, bool(fields[1]), bool(fields[2]),
+                                    fields[3], fields[4]))
+    _ends_at(offset, body, "STATUS_REPLY")
+    return NodeStatus(cluster_id, node_id, boot, ROLES[role], term, commit, applied, last, snapshot,
+                      stable, digest, bool(founded), rule, address, leader, version, members)
+
+
+# --- joining
+
+
+def encode_join(node_id: int, address: str) -> bytes:
+    """Body of JOIN: a node with an empty directory asks the leader to be taken in."""
+    return _U64.pack(node_id) + pack_string(address)
+
+
+def decode_join(body: bytes) -> tuple[int, str]:
+    """(node id, address); raises MalformedError."""
+    (node_id,) = _unpack(_U64, body, "JOIN")
+    address, end = unpack_string(body, 8)
+    _ends_at(end, body, "JOIN")
+    if node_id == 0 or not address:
+        raise MalformedError("JOIN: a node id and an address are needed")
+    return node_id, address
+
+
+def encode_join_reply(cluster_id: bytes) -> bytes:
+    """Body of JOIN_REPLY: the entry that takes the node in is committed."""
+    return cluster_id
+
+
+def decode_join_reply(body: bytes) -> bytes:
+    """The cluster id; raises MalformedError."""
+    if len(body) != 16:
+        raise MalformedError("JOIN_REPLY: 16 bytes are needed")
+    return body
+
+
+def describe_error(code: int) -> str:
+    """The code's name, also where it is newer than this program."""
+    try:
+        return ErrorCode(code).name
+    except ValueError:
+        return f"ERROR_{code}"
