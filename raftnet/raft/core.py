@@ -1,0 +1,294 @@
+"""Raft: the whole algorithm of one node as a pure state machine.
+
+In go `tick`, `step`, `propose`, `read`; out comes a `Ready` whenever asked; `advance` says what the
+disk has done. Nothing here knows a socket, a file, a clock, a thread or a random source: time is
+what tick adds up (integers, milliseconds), chance is the `randint` given.
+
+The rules of the roles are in election.py (candidates, votes, followers) and leader.py; here is the
+state, in the paper's words (figure 2), the term rule, and the order of the disk jobs:
+- a message that promises something waits in `messages_after_sync` for the job that makes it true;
+- a node counts its own vote and its own copy of an entry only when they are durable.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from raftnet.config import RaftConfig
+from raftnet.errors import NotLeaderError
+from raftnet.raft import election, leader
+from raftnet.raft.entry import EntryKind
+from raftnet.raft.log import RaftLog
+from raftnet.raft.membership import Membership
+from raftnet.raft.progress import Progress
+from raftnet.raft.types import (
+    Append, AppendReply, EntryId, HardState, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote,
+    PreVoteReply, ReadState, Ready, Role, Vote, VoteReply)
+
+RTT_TIMEOUT_FACTOR = 4      # an election timeout holds this many round trips at least
+
+
+class Raft:
+    """One node's part in the algorithm.
+
+    `randint(low, high)` gives a whole number, both ends included. The log brings the membership.
+    """
+
+    def __init__(self, node_id: int, config: RaftConfig, hard_state: HardState, log: RaftLog,
+                 randint: Callable[[int, int], int]):
+        assert node_id > 0 and hard_state.current_term >= log.last_term
+        self.node_id = node_id
+        self.config = config
+        self.randint = randint
+        # Persistent state (figure 2); durable only when the job that carries it is.
+        self.current_term = hard_state.current_term
+        self.voted_for = hard_state.voted_for       # 0: nobody
+        self.log = log
+        # Volatile state.
+        self.role = Role.FOLLOWER
+        self.leader_id = 0                          # 0: unknown
+        self.now_ms = 0                             # the sum of all ticks
+        self.leader_contact_ms = 0                  # when the leader was last heard
+        self.rtt_ms = 0                             # the longest smoothed round trip to a peer
+        self._rtts: dict[int, int] = {}             # by node, in eighths of a millisecond
+        # Candidate.
+        self.pre_voting = False                     # asking before raising the term
+        self.pre_votes: set[int] = set()            # who granted; by sender, never by message
+        self.votes: set[int] = set()                # who granted in current_term
+        self.election_deadline_ms = 0
+        self.gone_attempts = 0                      # > 0: the leader's death was seen
+        # Leader; made anew in each term.
+        self.progress: dict[int, Progress] = {}
+        self.term_start_index = 0                   # index of this leader's empty entry
+        self.heartbeat_deadline_ms = 0
+        self.uncommitted_bytes = 0
+        self.read_round = 0                         # never reset: a late reply acks no later round
+        self.reads_new: list[int] = []              # tokens without a round yet
+        self.reads_waiting: deque[tuple[int, int, list[int]]] = deque()  # (round, index, tokens)
+        # What the next Ready carries.
+        self.messages: list[Outgoing] = []
+        self.messages_after_sync: list[Outgoing] = []
+        self.reads_done: list[ReadState] = []
+        # Disk jobs under way: (number, when, log epoch, last index, term, term of an own vote or 0).
+        self._jobs: deque[tuple[int, int, int, int, int, int]] = deque()
+        self._job = 0
+        self._handed_state = hard_state             # last given to the disk
+        self.stable_term = hard_state.current_term  # term known durable
+        self._own_vote_term = 0                     # own vote not yet in a job
+        election.reset_timer(self)
+
+    # --- what others may read
+
+    @property
+    def membership(self) -> Membership:
+        """The membership in effect: the newest in the log."""
+        return self.log.membership
+
+    @property
+    def election_timeout_ms(self) -> int:
+        """The lower bound of the timeout, from config and the measured round trip."""
+        return max(self.config.election_timeout_ms, RTT_TIMEOUT_FACTOR * self.rtt_ms)
+
+    @property
+    def disk_overdue(self) -> bool:
+        """Whether the oldest disk job is late by an absolute time: not fit to lead."""
+        return bool(self._jobs) and self.now_ms - self._jobs[0][1] >= self.config.disk_overdue_ms
+
+    @property
+    def disk_idle(self) -> bool:
+        """Whether no disk job is under way."""
+        return not self._jobs
+
+    @property
+    def leads_ready(self) -> bool:
+        """Whether this node leads and an entry of its own term is committed."""
+        return self.role is Role.LEADER and self.log.commit_index >= self.term_start_index
+
+    def next_deadline_ms(self) -> int:
+        """When tick wants to be called again, in the time that ticks add up to."""
+        if self.role is Role.LEADER:
+            return min(self.heartbeat_deadline_ms, leader.quorum_deadline_ms(self))
+        return self.election_deadline_ms
+
+    # --- input
+
+    def tick(self, elapsed_ms: int) -> None:
+        """Time has passed; deadlines that are reached take effect."""
+        assert elapsed_ms >= 0
+        self.now_ms += elapsed_ms
+        if self.role is Role.LEADER:
+            leader.tick(self)
+        elif self.now_ms >= self.election_deadline_ms:
+            election.timeout(self)
+
+    def step(self, sender: int, message: Message) -> None:
+        """A message from another node."""
+        assert sender != self.node_id
+        kind = type(message)
+        if kind is PreVote:
+            election.on_pre_vote(self, sender, message)
+            return
+        if kind is Vote and election.is_withheld(self) and not message.transfer:
+            return      # a withheld request never raises the term (Raft 6, thesis 4.2.3)
+        if message.term > self.current_term:
+            self.become_follower(message.term, 0)
+        _STEP[kind](self, sender, message)
+
+    def propose(self, payload: bytes) -> EntryId:
+        """Append a BATCH entry. Raises NotLeaderError, BusyError."""
+        return leader.propose(self, EntryKind.BATCH, payload)
+
+    def propose_membership(self, membership: Membership) -> EntryId:
+        """Append a membership. Raises NotLeaderError, ChangeRefusedError."""
+        return leader.propose_membership(self, membership)
+
+    def read(self, token: int) -> None:
+        """Ask for a linearizable read (ReadIndex, thesis 6.4); answered in Ready.reads.
+        Raises NotLeaderError."""
+        if self.role is not Role.LEADER:
+            raise NotLeaderError("this node does not lead")
+        self.reads_new.append(token)
+
+    def leader_gone(self, node_id: int) -> None:
+        """The connection from that node ended and a new one was refused: its process is dead.
+
+        Only then may an election begin before the timeout (design: Elections).
+        """
+        if node_id == self.leader_id and self.role is Role.FOLLOWER:
+            self.leader_id = 0
+            self.gone_attempts = 1
+            # A small random wait, so that the followers do not all begin in the same moment.
+            self.election_deadline_ms = self.now_ms + self.randint(
+                0, self.config.retry_after_gone_ms_min)
+
+    def peer_connected(self, node_id: int) -> None:
+        """A new connection to that node: what was on its way on the old one is lost."""
+        progress = self.progress.get(node_id)
+        if progress is not None:
+            progress.probe()
+
+    def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
+        """A measured round trip to a peer; smoothed as TCP does (RFC 6298: an eighth)."""
+        old = self._rtts.get(node_id)
+        self._rtts[node_id] = rtt_ms * 8 if old is None else old + rtt_ms - old // 8
+        self.rtt_ms = max(self._rtts.values()) // 8
+
+    # --- output
+
+    def ready(self) -> Ready | None:
+        """Everything to be done now, or None. May be called while jobs are under way."""
+        if self.role is Role.LEADER:
+            leader.flush(self)
+        log = self.log
+        hard_state = None
+        if (self.current_term != self._handed_state.current_term
+                or self.voted_for != self._handed_state.voted_for):
+            hard_state = self._handed_state = HardState(self.current_term, self.voted_for)
+        entries = log.hand_to_disk() if log.handed_index < log.last_index else []
+        job = 0
+        if hard_state is not None or entries or (self.messages_after_sync and self._jobs):
+            # A promise about bytes that are on their way waits behind them, in a job of its own.
+            self._job = job = self._job + 1
+            self._jobs.append((job, self.now_ms, log.epoch, log.last_index,
+                               self._handed_state.current_term, self._own_vote_term))
+            self._own_vote_term = 0
+        elif self.messages_after_sync:
+            self.messages += self.messages_after_sync
+            self.messages_after_sync = []
+        committed = (log.hand_to_apply(self.config.apply_bytes_max)
+                     if log.applied_index < log.commit_index else [])
+        if not (job or self.messages or committed or self.reads_done):
+            return None
+        ready = Ready(job, self.messages, hard_state, entries, self.messages_after_sync,
+                      committed, self.reads_done)
+        self.messages, self.messages_after_sync, self.reads_done = [], [], []
+        return ready
+
+    def advance(self, job: int) -> None:
+        """The jobs up to this one are durable."""
+        log = self.log
+        while self._jobs and self._jobs[0][0] <= job:
+            _, _, epoch, last_index, term, own_vote_term = self._jobs.popleft()
+            self.stable_term = term
+            # A job of an older epoch may vouch for entries that were replaced since.
+            if epoch == log.epoch and last_index > log.stable_index:
+                log.stable_index = last_index
+            if own_vote_term == self.current_term and self.role is Role.CANDIDATE:
+                self.votes.add(self.node_id)
+                election.count_votes(self)
+        if self.role is Role.LEADER:
+            leader.maybe_commit(self)
+        log.trim_memory(self.config.log_memory_bytes_max)
+
+    # --- roles: the only places that change term, vote and role
+
+    def raise_term(self, term: int) -> None:
+        """A higher term; the vote is free again. The only place that clears it (Raft 5.1)."""
+        assert term > self.current_term
+        self.current_term = term
+        self.voted_for = 0
+        self.votes = set()
+
+    def become_follower(self, term: int, leader_id: int) -> None:
+        """Follow `leader_id` (0: unknown) in `term`."""
+        assert term >= self.current_term
+        if self.role is Role.LEADER:
+            leader.step_down(self)
+        if term > self.current_term:
+            self.raise_term(term)
+        had_leader = self.leader_id
+        self.role = Role.FOLLOWER
+        self.pre_voting = False
+        self.leader_id = leader_id
+        if leader_id:
+            self.leader_contact_ms = self.now_ms
+            self.gone_attempts = 0
+            election.reset_timer(self)
+        elif had_leader:
+            election.reset_timer(self)
+
+    def become_candidate(self) -> None:
+        """Raise the term and vote for oneself; the vote counts when it is durable (Raft 5.2)."""
+        assert self.role is not Role.LEADER, "a leader does not campaign"
+        self.role = Role.CANDIDATE
+        self.pre_voting = False
+        self.leader_id = 0
+        self.raise_term(self.current_term + 1)
+        self.voted_for = self.node_id
+        self._own_vote_term = self.current_term
+
+    def become_leader(self) -> None:
+        """A quorum voted for this node in this term."""
+        assert self.role is Role.CANDIDATE, "only a candidate becomes leader"
+        self.role = Role.LEADER
+        self.pre_voting = False
+        self.leader_id = self.node_id
+        self.gone_attempts = 0
+        leader.begin(self)
+
+    # --- sending
+
+    def send(self, to: int, message: Message) -> None:
+        """A message that promises nothing."""
+        self.messages.append(Outgoing(to, message))
+
+    def send_after_sync(self, to: int, message: Message) -> None:
+        """A message that is true only when all that was decided so far is durable."""
+        self.messages_after_sync.append(Outgoing(to, message))
+
+    def reply(self, to: int, message: Message) -> None:
+        """An answer without a promise about entries or votes: waits only for its term."""
+        if self.stable_term == self.current_term:
+            self.send(to, message)
+        else:
+            self.send_after_sync(to, message)
+
+
+_STEP = {
+    PreVoteReply: election.on_pre_vote_reply,
+    Vote: election.on_vote,
+    VoteReply: election.on_vote_reply,
+    Append: election.on_append,
+    Heartbeat: election.on_heartbeat,
+    AppendReply: leader.on_append_reply,
+    HeartbeatReply: leader.on_heartbeat_reply,
+}

@@ -1,0 +1,170 @@
+"""Elections and following: what candidates ask, whom a node votes for, how a follower follows.
+
+Rules: pre-vote before every election (thesis 9.6), a vote is withheld while a leader is alive
+(thesis 4.2.3), votes are counted by sender. A node that is no voter, or whose disk is overdue, does
+not campaign. State is in core.py.
+"""
+
+from raftnet.raft.entry import EntryKind
+from raftnet.raft.types import (
+    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Role, Vote, VoteReply)
+
+# Above this exponent the doubling wait of a fast retry is longer than any election timeout.
+_DOUBLINGS_MAX = 12
+
+
+def reset_timer(raft) -> None:
+    """A new election timeout, drawn at random (Raft 5.2)."""
+    low = raft.election_timeout_ms
+    raft.election_deadline_ms = raft.now_ms + raft.randint(low, 2 * low - 1)
+
+
+def _retry_timer(raft) -> None:
+    """When an election that is begun now has failed: soon, where the leader is known dead."""
+    reset_timer(raft)
+    if raft.gone_attempts:
+        config = raft.config
+        wait = raft.randint(config.retry_after_gone_ms_min, config.retry_after_gone_ms_max)
+        wait <<= min(raft.gone_attempts, _DOUBLINGS_MAX)
+        raft.gone_attempts += 1
+        raft.election_deadline_ms = min(raft.election_deadline_ms,
+                                        raft.now_ms + max(wait, 2 * raft.rtt_ms))
+
+
+def is_withheld(raft) -> bool:
+    """Whether votes are withheld because a leader is alive."""
+    if raft.role is Role.LEADER:
+        return True     # one that lost its quorum steps down by itself (check-quorum)
+    return (raft.leader_id != 0
+            and raft.now_ms - raft.leader_contact_ms < raft.election_timeout_ms)
+
+
+def may_campaign(raft) -> bool:
+    """Whether this node may ask for votes."""
+    return raft.membership.is_voter(raft.node_id) and not raft.disk_overdue
+
+
+def timeout(raft) -> None:
+    """The election timeout is reached: ask whether an election would be won."""
+    raft.leader_id = 0
+    _retry_timer(raft)
+    if not may_campaign(raft):
+        return
+    raft.role = Role.CANDIDATE
+    raft.pre_voting = True
+    raft.pre_votes = {raft.node_id}
+    request = PreVote(raft.current_term + 1, raft.log.last_index, raft.log.last_term)
+    for voter in raft.membership.voters:
+        if voter != raft.node_id:
+            raft.send(voter, request)
+    _count_pre_votes(raft)
+
+
+def _quorum_of(raft, granted: set[int]) -> bool:
+    membership = raft.membership
+    return len(granted.intersection(membership.voters)) >= membership.quorum
+
+
+def _count_pre_votes(raft) -> None:
+    if not _quorum_of(raft, raft.pre_votes):
+        return
+    raft.become_candidate()
+    _retry_timer(raft)
+    request = Vote(raft.current_term, raft.log.last_index, raft.log.last_term)
+    for voter in raft.membership.voters:
+        if voter != raft.node_id:
+            raft.send_after_sync(voter, request)
+
+
+def count_votes(raft) -> None:
+    """Become leader where a quorum of voters granted a vote in this term."""
+    if raft.role is Role.CANDIDATE and _quorum_of(raft, raft.votes):
+        raft.become_leader()
+
+
+def on_pre_vote(raft, sender: int, message: PreVote) -> None:
+    """Grant where a vote would be granted; changes nothing here, the term neither."""
+    granted = (message.term > raft.current_term and not is_withheld(raft)
+               and raft.log.is_up_to_date(message.last_log_index, message.last_log_term))
+    raft.reply(sender, PreVoteReply(raft.current_term, message.term, granted))
+
+
+def on_pre_vote_reply(raft, sender: int, message: PreVoteReply) -> None:
+    """Count it, if it is about the election that is being asked for."""
+    if raft.pre_voting and message.granted and message.for_term == raft.current_term + 1:
+        raft.pre_votes.add(sender)
+        _count_pre_votes(raft)
+
+
+def on_vote(raft, sender: int, message: Vote) -> None:
+    """RequestVote, receiver (figure 2): one vote a term, and only for a log as good as ours."""
+    granted = (message.term == raft.current_term
+               and raft.voted_for in (0, sender)
+               and raft.log.is_up_to_date(message.last_log_index, message.last_log_term))
+    if granted:
+        raft.become_follower(message.term, 0)   # a pre-vote of our own ends here
+        raft.voted_for = sender
+        reset_timer(raft)
+    raft.send_after_sync(sender, VoteReply(raft.current_term, granted))
+
+
+def on_vote_reply(raft, sender: int, message: VoteReply) -> None:
+    """Count it by its sender, in its own term only."""
+    if (message.granted and message.term == raft.current_term
+            and raft.role is Role.CANDIDATE and raft.voted_for == raft.node_id):
+        raft.votes.add(sender)
+        count_votes(raft)
+
+
+def on_append(raft, sender: int, message: Append) -> None:
+    """AppendEntries, receiver (figure 2)."""
+    log = raft.log
+    prev = message.prev_log_index
+    if message.term < raft.current_term:
+        # Says our term, so that a leader of an older one is not stranded with it.
+        raft.reply(sender, AppendReply(raft.current_term, False, prev))
+        return
+    _follow(raft, sender, message.term)
+    known_term = log.term_at(prev)
+    if known_term != message.prev_log_term:
+        # Below the base everything is committed, so it matches: the leader goes on from there.
+        assert known_term is None or prev > log.commit_index, "a committed entry has one term"
+        hint = log.last_match(prev, message.prev_log_term) if prev >= log.base_index else (
+            log.base_index)
+        raft.reply(sender, AppendReply(raft.current_term, False, prev, hint, log.term_at(hint)))
+        return
+    for position, entry in enumerate(message.entries):
+        if log.term_at(entry.index) != entry.term:
+            if entry.index <= log.last_index:
+                log.truncate(entry.index)       # the first conflict (Raft 5.3)
+            for new in message.entries[position:]:
+                log.append(new)
+            break
+    match = prev + len(message.entries)
+    log.commit_to(min(message.leader_commit, match))
+    reply = AppendReply(raft.current_term, True, match)
+    if match <= log.stable_index:
+        raft.reply(sender, reply)
+    else:
+        raft.send_after_sync(sender, reply)
+
+
+def on_heartbeat(raft, sender: int, message: Heartbeat) -> None:
+    """The leader is alive; an older one learns our term."""
+    if message.term == raft.current_term:
+        _follow(raft, sender, message.term)
+        # The leader sends no more than what it knows this node to hold.
+        raft.log.commit_to(min(message.leader_commit, raft.log.last_index))
+    raft.reply(sender, HeartbeatReply(raft.current_term, message.round, message.sent_ms))
+
+
+def _follow(raft, sender: int, term: int) -> None:
+    assert raft.role is not Role.LEADER, "two leaders in one term"
+    raft.become_follower(term, sender)
+
+
+def holds_only_founding(raft) -> bool:
+    """Whether the log holds nothing but entry 1, the founders' membership."""
+    log = raft.log
+    return (log.last_index == 1 and log.base_index == 0
+            and log.entry(1).kind == EntryKind.MEMBERSHIP)

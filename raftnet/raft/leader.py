@@ -1,0 +1,260 @@
+"""Leading: replication, commitment, read rounds, membership changes, and staying leader.
+
+Rules: an entry of an older term is committed only by one of this term (Raft 5.4.2, figure 8); a
+leader that does not hear a quorum within an election timeout, or whose own disk is overdue, steps
+down (thesis 6.2; design: Disk). Everything per entry is avoided: work is per batch and follower.
+"""
+
+from raftnet.errors import BusyError, ChangeRefusedError, NotLeaderError
+from raftnet.raft.entry import EntryKind, encode_entry
+from raftnet.raft.membership import Member, Membership, encode_membership, voters_changed
+from raftnet.raft.progress import Progress
+from raftnet.raft.types import (
+    Append, AppendReply, EntryId, Heartbeat, HeartbeatReply, ReadState, Role)
+
+# A learner is promoted when no more than this many entries (batches) are missing.
+_CAUGHT_UP_ENTRIES = 64
+
+
+def begin(raft) -> None:
+    """First acts of a term: an empty entry, and every follower's log is probed (Raft 8)."""
+    log = raft.log
+    raft.progress = {}
+    raft.uncommitted_bytes = sum(
+        len(entry.data) for entry in log.entries(log.commit_index + 1, log.last_index, 1 << 62))
+    raft.reads_new, raft.reads_waiting = [], type(raft.reads_waiting)()
+    raft.heartbeat_deadline_ms = raft.now_ms
+    _follow_membership(raft)
+    raft.term_start_index = _append(raft, EntryKind.EMPTY, b"").index
+    tick(raft)
+
+
+def step_down(raft) -> None:
+    """This node leads no more: its reads are refused."""
+    tokens = raft.reads_new + [token for _, _, tokens in raft.reads_waiting for token in tokens]
+    raft.reads_done += [ReadState(token, 0) for token in tokens]
+    raft.reads_new = []
+    raft.reads_waiting.clear()
+    raft.progress = {}
+
+
+def tick(raft) -> None:
+    """Deadlines of a leader: its quorum, its disk, lost appends, heartbeats."""
+    if raft.now_ms >= quorum_deadline_ms(raft) or raft.disk_overdue:
+        raft.become_follower(raft.current_term, 0)
+        return
+    if raft.now_ms >= raft.heartbeat_deadline_ms:
+        _heartbeat(raft)
+        patience = 2 * raft.election_timeout_ms
+        for progress in raft.progress.values():
+            waits = progress.in_flight or progress.probe_sent
+            if waits and raft.now_ms - progress.acknowledged_ms >= patience:
+                progress.probe()        # an append or its reply was lost
+                progress.acknowledged_ms = raft.now_ms
+
+
+def quorum_deadline_ms(raft) -> int:
+    """When this leader must have stepped down unless it hears from more voters (check-quorum)."""
+    membership = raft.membership
+    heard = sorted((progress.heard_ms for node_id, progress in raft.progress.items()
+                    if membership.is_voter(node_id)), reverse=True)
+    needed = membership.quorum - membership.is_voter(raft.node_id)
+    if needed <= 0:
+        return raft.now_ms + raft.election_timeout_ms
+    assert needed <= len(heard), "a quorum is never larger than the voters"
+    return heard[needed - 1] + raft.election_timeout_ms
+
+
+def _append(raft, kind: int, payload: bytes) -> EntryId:
+    entry = encode_entry(raft.log.last_index + 1, raft.current_term, kind, payload)
+    raft.log.append(entry)
+    raft.uncommitted_bytes += len(entry.data)
+    return EntryId(entry.index, entry.term)
+
+
+def propose(raft, kind: int, payload: bytes) -> EntryId:
+    """Append an entry of this term; it goes out with the next Ready."""
+    if raft.role is not Role.LEADER:
+        raise NotLeaderError("this node does not lead")
+    if raft.uncommitted_bytes > raft.config.uncommitted_bytes_max:
+        raise BusyError("too much is proposed and not yet committed")
+    return _append(raft, kind, payload)
+
+
+def propose_membership(raft, membership: Membership) -> EntryId:
+    """Append a membership that differs in one voter at most; it is in effect at once.
+
+    One change at a time, and none before an entry of this term is committed: two leaders of
+    different terms could otherwise decide with quorums that share no node (Ongaro's erratum).
+    """
+    if raft.role is not Role.LEADER:
+        raise NotLeaderError("this node does not lead")
+    if raft.log.commit_index < raft.term_start_index:
+        raise ChangeRefusedError("no entry of this leader's term is committed yet")
+    if raft.log.membership_index > raft.log.commit_index:
+        raise ChangeRefusedError("another membership change is under way")
+    if voters_changed(raft.membership, membership) > 1:
+        raise ChangeRefusedError("one voter at a time")
+    entry_id = _append(raft, EntryKind.MEMBERSHIP, encode_membership(membership))
+    _follow_membership(raft)
+    return entry_id
+
+
+def _follow_membership(raft) -> None:
+    """Keep a Progress for every other member, and for no one else."""
+    members = {member.node_id for member in raft.membership.members} - {raft.node_id}
+    for node_id in [n for n in raft.progress if n not in members]:
+        del raft.progress[node_id]
+    for node_id in sorted(members - raft.progress.keys()):
+        raft.progress[node_id] = Progress(raft.log.last_index + 1, heard_ms=raft.now_ms)
+
+
+# --- sending
+
+
+def flush(raft) -> None:
+    """What a leader sends once a turn: membership steps, new entries, new read rounds."""
+    _maintain_membership(raft)
+    slices: dict[int, list] = {}        # followers in step are sent the same list
+    for node_id, progress in raft.progress.items():
+        _send_appends(raft, node_id, progress, slices)
+    if raft.reads_new and raft.leads_ready:
+        raft.read_round += 1
+        raft.reads_waiting.append((raft.read_round, raft.log.commit_index, raft.reads_new))
+        raft.reads_new = []
+        _heartbeat(raft)
+        _release_reads(raft)
+
+
+def _send_appends(raft, node_id: int, progress: Progress, slices: dict[int, list]) -> None:
+    log, config = raft.log, raft.config
+    while True:
+        next_index = progress.next_index
+        if progress.probing:
+            if progress.probe_sent:
+                return
+        elif (next_index > log.last_index
+              or len(progress.in_flight) >= config.in_flight_appends_max
+              or progress.in_flight_bytes >= config.in_flight_bytes_max):
+            return
+        prev = next_index - 1
+        prev_term = log.term_at(prev)
+        assert prev_term is not None, "the log reaches back to every follower"
+        message = Append(raft.current_term, prev, prev_term, log.commit_index)
+        if next_index < log.memory_from:
+            # Only in the file: one append at a time, filled by the caller.
+            message.from_file = True
+            progress.probing = True
+        else:
+            entries = slices.get(next_index)
+            if entries is None:
+                entries = log.entries(next_index, log.last_index, config.append_bytes_max)
+                slices[next_index] = entries
+            message.entries = entries
+        raft.send(node_id, message)
+        if progress.probing:
+            progress.probe_sent = True
+            progress.acknowledged_ms = raft.now_ms
+            return
+        size = sum([len(entry.data) for entry in message.entries])
+        progress.sent(message.entries[-1].index, size, raft.now_ms)
+
+
+def _heartbeat(raft) -> None:
+    raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
+    commit_index = raft.log.commit_index
+    for node_id, progress in raft.progress.items():
+        raft.send(node_id, Heartbeat(raft.current_term, min(commit_index, progress.match_index),
+                                     raft.read_round, raft.now_ms))
+
+
+# --- answers
+
+
+def _heard(raft, sender: int, term: int) -> Progress | None:
+    """The sender's progress, where the answer is to this leader in this term."""
+    if raft.role is not Role.LEADER or term != raft.current_term:
+        return None
+    progress = raft.progress.get(sender)
+    if progress is not None:
+        progress.heard_ms = raft.now_ms
+    return progress
+
+
+def on_append_reply(raft, sender: int, message: AppendReply) -> None:
+    """A follower holds more, or says where its log parts from ours (Raft 5.3)."""
+    progress = _heard(raft, sender, message.term)
+    if progress is None:
+        return
+    if not message.success:
+        next_index = raft.log.last_match(message.hint_index, message.hint_term) + 1
+        progress.refused(message.match_index, next_index)
+        return
+    assert message.match_index <= raft.log.last_index, "a follower holds what we sent, or less"
+    if progress.acknowledged(message.match_index, raft.now_ms):
+        maybe_commit(raft)
+
+
+def on_heartbeat_reply(raft, sender: int, message: HeartbeatReply) -> None:
+    """A follower is alive and follows; its read round counts."""
+    progress = _heard(raft, sender, message.term)
+    if progress is None:
+        return
+    raft.observe_rtt(sender, max(0, raft.now_ms - message.sent_ms))
+    if message.round > progress.round:
+        progress.round = message.round
+        _release_reads(raft)
+
+
+def maybe_commit(raft) -> None:
+    """Commit what a quorum holds durably, if it is of this term (Raft 5.4.2, figure 8)."""
+    log, membership = raft.log, raft.membership
+    match = [log.stable_index if member.node_id == raft.node_id
+             else raft.progress[member.node_id].match_index
+             for member in membership.members if member.voter]
+    match.sort(reverse=True)
+    index = match[membership.quorum - 1]
+    if index <= log.commit_index or log.term_at(index) != raft.current_term:
+        return
+    before = log.commit_index
+    log.commit_to(index)
+    raft.uncommitted_bytes -= sum(
+        [len(entry.data) for entry in log.entries(before + 1, index, 1 << 62)])
+
+
+def _release_reads(raft) -> None:
+    """Answer the reads whose round a quorum has answered."""
+    membership = raft.membership
+    rounds = [raft.read_round if member.node_id == raft.node_id
+              else raft.progress[member.node_id].round
+              for member in membership.members if member.voter]
+    rounds.sort(reverse=True)
+    confirmed = rounds[membership.quorum - 1]
+    waiting = raft.reads_waiting
+    while waiting and waiting[0][0] <= confirmed:
+        _, index, tokens = waiting.popleft()
+        raft.reads_done += [ReadState(token, index) for token in tokens]
+
+
+# --- membership steps that a leader takes by itself
+
+
+def _maintain_membership(raft) -> None:
+    """Declare the cluster founded, and promote learners that have caught up, one at a time."""
+    log, membership = raft.log, raft.membership
+    if log.commit_index < raft.term_start_index or log.membership_index > log.commit_index:
+        return
+    if not membership.founded:
+        others = [node_id for node_id in membership.voters if node_id != raft.node_id]
+        if all(raft.progress[node_id].match_index >= 1 for node_id in others):
+            propose_membership(raft, membership.as_founded())
+        return
+    for member in membership.members:
+        progress = raft.progress.get(member.node_id)
+        if (progress is not None and not member.voter and not progress.probing
+                and progress.match_index + _CAUGHT_UP_ENTRIES >= log.last_index
+                and progress.match_index >= log.membership_index
+                and raft.now_ms - progress.heard_ms < raft.election_timeout_ms):
+            promoted = Member(member.node_id, member.address, True)
+            propose_membership(raft, membership.with_member(promoted))
+            return

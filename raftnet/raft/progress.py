@@ -1,0 +1,68 @@
+"""Progress: what a leader knows of one follower, and how fast it may send.
+
+Two states. PROBE: where the logs part is unknown, or messages were lost: one append at a time.
+REPLICATE: appends are pipelined, next_index runs ahead of match_index, bounded in count and bytes.
+Invariant: match_index < next_index.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Progress:
+    """One follower or learner, in the leader's eyes; made anew in each term."""
+
+    next_index: int                 # the next entry to send
+    match_index: int = 0            # known to be durable there, and equal to the leader's
+    probing: bool = True
+    probe_sent: bool = False        # the one append of PROBE is on its way
+    heard_ms: int = 0               # when the last message came from it
+    acknowledged_ms: int = 0        # when match_index last grew, or sending began
+    round: int = 0                  # newest read round that it answered
+    in_flight: deque[tuple[int, int]] = field(default_factory=deque)   # (last index, bytes)
+    in_flight_bytes: int = 0
+
+    def probe(self) -> None:
+        """Forget what is on its way; begin behind what is known."""
+        self.probing = True
+        self.probe_sent = False
+        self.next_index = self.match_index + 1
+        self.in_flight.clear()
+        self.in_flight_bytes = 0
+
+    def sent(self, last_index: int, size: int, now_ms: int) -> None:
+        """An append that ends at `last_index` was sent in REPLICATE."""
+        if not self.in_flight:
+            self.acknowledged_ms = now_ms
+        self.in_flight.append((last_index, size))
+        self.in_flight_bytes += size
+        self.next_index = last_index + 1
+
+    def acknowledged(self, match_index: int, now_ms: int) -> bool:
+        """A success reply; whether it told anything new."""
+        in_flight = self.in_flight
+        while in_flight and in_flight[0][0] <= match_index:
+            self.in_flight_bytes -= in_flight.popleft()[1]
+        self.acknowledged_ms = now_ms
+        grew = match_index > self.match_index
+        if grew:
+            self.match_index = match_index
+        self.next_index = max(self.next_index, self.match_index + 1)
+        if self.probing:
+            # What PROBE sent was one append: its reply says where the logs agree.
+            self.probing = False
+            self.probe_sent = False
+            self.next_index = self.match_index + 1
+        return grew
+
+    def refused(self, prev_log_index: int, next_index: int) -> bool:
+        """A refusal of the append behind `prev_log_index`; False where it is an old one."""
+        if self.probing:
+            if prev_log_index != self.next_index - 1:
+                return False
+        elif prev_log_index <= self.match_index:
+            return False
+        self.probe()
+        self.next_index = max(self.match_index + 1, min(next_index, prev_log_index))
+        return True
