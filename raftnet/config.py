@@ -49,6 +49,8 @@ class MachineConfig:
     execute_operations_max: int = 1_000
     dequeue_count_max: int = 10_000
     waiters_max: int = 100_000
+    wait_ms_max: int = 3_600_000            # of one waiting dequeue, replicated time
+    listings_per_request_max: int = 10      # QUEUES in one request: each may sort all names
 
 
 @dataclass(slots=True)

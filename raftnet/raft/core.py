@@ -56,6 +56,7 @@ class Raft:
         self.votes: set[int] = set()                # who granted in current_term
         self.election_deadline_ms = 0
         self.gone_attempts = 0                      # > 0: the leader's death was seen
+        self.failed_rounds = 0                      # elections without outcome since a leader
         # Leader; made anew in each term.
         self.progress: dict[int, Progress] = {}
         self.term_start_index = 0                   # index of this leader's empty entry
@@ -111,10 +112,15 @@ class Raft:
 
     # --- input
 
-    def tick(self, elapsed_ms: int) -> None:
-        """Time has passed; deadlines that are reached take effect."""
+    def elapse(self, elapsed_ms: int) -> None:
+        """Time has passed; no deadline is looked at yet. A turn calls this first, then steps what
+        its sockets held, then ticks: a late turn must not punish those who spoke in time."""
         assert elapsed_ms >= 0
         self.now_ms += elapsed_ms
+
+    def tick(self, elapsed_ms: int) -> None:
+        """Time has passed; deadlines that are reached take effect."""
+        self.elapse(elapsed_ms)
         if self.role is Role.LEADER:
             leader.tick(self)
         elif self.now_ms >= self.election_deadline_ms:
@@ -241,7 +247,7 @@ class Raft:
         self.leader_id = leader_id
         if leader_id:
             self.leader_contact_ms = self.now_ms
-            self.gone_attempts = 0
+            self.gone_attempts = self.failed_rounds = 0
             election.reset_timer(self)
         elif had_leader:
             election.reset_timer(self)
@@ -262,7 +268,7 @@ class Raft:
         self.role = Role.LEADER
         self.pre_voting = False
         self.leader_id = self.node_id
-        self.gone_attempts = 0
+        self.gone_attempts = self.failed_rounds = 0
         leader.begin(self)
 
     # --- sending

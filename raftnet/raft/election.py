@@ -11,12 +11,15 @@ from raftnet.raft.types import (
 
 # Above this exponent the doubling wait of a fast retry is longer than any election timeout.
 _DOUBLINGS_MAX = 12
+# Failed rounds widen the interval of the timeout up to this many times its lower bound.
+_BACK_OFF_MAX = 8
 
 
 def reset_timer(raft) -> None:
     """A new election timeout, drawn at random (Raft 5.2)."""
     low = raft.election_timeout_ms
-    raft.election_deadline_ms = raft.now_ms + raft.randint(low, 2 * low - 1)
+    high = low * min(2 + raft.failed_rounds, _BACK_OFF_MAX) - 1
+    raft.election_deadline_ms = raft.now_ms + raft.randint(low, high)
 
 
 def _retry_timer(raft) -> None:
@@ -25,7 +28,7 @@ def _retry_timer(raft) -> None:
     if raft.gone_attempts:
         config = raft.config
         wait = raft.randint(config.retry_after_gone_ms_min, config.retry_after_gone_ms_max)
-        wait <<= min(raft.gone_attempts, _DOUBLINGS_MAX)
+        wait <<= min(raft.gone_attempts - 1, _DOUBLINGS_MAX)
         raft.gone_attempts += 1
         raft.election_deadline_ms = min(raft.election_deadline_ms,
                                         raft.now_ms + max(wait, 2 * raft.rtt_ms))
@@ -47,8 +50,12 @@ def may_campaign(raft) -> bool:
 def timeout(raft) -> None:
     """The election timeout is reached: ask whether an election would be won."""
     raft.leader_id = 0
+    if raft.role is Role.CANDIDATE and not raft.pre_voting:
+        raft.failed_rounds += 1     # votes split, or slower than the timeout: wait longer
     _retry_timer(raft)
     if not may_campaign(raft):
+        raft.role = Role.FOLLOWER
+        raft.pre_voting = False     # late answers must not begin what is forbidden now
         return
     raft.role = Role.CANDIDATE
     raft.pre_voting = True
@@ -125,16 +132,14 @@ def on_append(raft, sender: int, message: Append) -> None:
         raft.reply(sender, AppendReply(raft.current_term, False, prev))
         return
     _follow(raft, sender, message.term)
-    known_term = log.term_at(prev)
-    if known_term != message.prev_log_term:
-        # Below the base everything is committed, so it matches: the leader goes on from there.
-        assert known_term is None or prev > log.commit_index, "a committed entry has one term"
-        hint = log.last_match(prev, message.prev_log_term) if prev >= log.base_index else (
-            log.base_index)
+    # Below the base everything is committed, so it matches.
+    if prev >= log.base_index and log.term_at(prev) != message.prev_log_term:
+        assert prev > log.commit_index, "a committed entry has one term"
+        hint = log.last_match(prev, message.prev_log_term)
         raft.reply(sender, AppendReply(raft.current_term, False, prev, hint, log.term_at(hint)))
         return
     for position, entry in enumerate(message.entries):
-        if log.term_at(entry.index) != entry.term:
+        if entry.index > log.base_index and log.term_at(entry.index) != entry.term:
             if entry.index <= log.last_index:
                 log.truncate(entry.index)       # the first conflict (Raft 5.3)
             for new in message.entries[position:]:

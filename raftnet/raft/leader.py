@@ -45,12 +45,13 @@ def tick(raft) -> None:
         return
     if raft.now_ms >= raft.heartbeat_deadline_ms:
         _heartbeat(raft)
-        patience = 2 * raft.election_timeout_ms
-        for progress in raft.progress.values():
-            waits = progress.in_flight or progress.probe_sent
-            if waits and raft.now_ms - progress.acknowledged_ms >= patience:
-                progress.probe()        # an append or its reply was lost
-                progress.acknowledged_ms = raft.now_ms
+    # Not only with heartbeats of time: those of reads postpone them, for ever where reads go on.
+    patience = 2 * raft.election_timeout_ms
+    for progress in raft.progress.values():
+        waits = progress.in_flight or progress.probe_sent
+        if waits and raft.now_ms - progress.acknowledged_ms >= patience:
+            progress.probe()        # an append or its reply was lost
+            progress.acknowledged_ms = raft.now_ms
 
 
 def quorum_deadline_ms(raft) -> int:

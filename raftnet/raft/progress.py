@@ -24,10 +24,15 @@ class Progress:
     in_flight_bytes: int = 0
 
     def probe(self) -> None:
-        """Forget what is on its way; begin behind what is known."""
-        self.probing = True
+        """Forget what is on its way; begin behind what is known.
+
+        A search that is under way goes on where it is: match_index says nothing yet, and beginning
+        behind it would send the whole log again.
+        """
+        if not self.probing:
+            self.probing = True
+            self.next_index = self.match_index + 1
         self.probe_sent = False
-        self.next_index = self.match_index + 1
         self.in_flight.clear()
         self.in_flight_bytes = 0
 

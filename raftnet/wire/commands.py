@@ -2,7 +2,8 @@
 
 Rules: a request's body stands in the log as the client sent it, and is decoded where it is applied;
 a command has its length before it, so that one malformed command costs no other. Encoders trust
-their caller, decoders trust nobody and raise MalformedError. What the commands do is in machine/.
+their caller, decoders trust nobody and raise MalformedError; a count is believed only after it was
+compared with the bytes that are there. What the commands do is in machine/.
 
 Layouts (big-endian; `name` is a byte with the length in bytes, 1 to 255, and the bytes):
 
@@ -22,6 +23,7 @@ import struct
 from enum import IntEnum
 
 from raftnet.errors import MalformedError
+from raftnet.wire.requests import decode_results
 
 
 class Operation(IntEnum):
@@ -50,17 +52,21 @@ class Status(IntEnum):
     CANCELLED = 6       # a waiting dequeue whose connection ended
 
 
-_LENGTH = struct.Struct(">I")
-_ENQUEUE_ONE = struct.Struct(">IB")
+_COMMAND_HEAD = struct.Struct(">IB")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
-_DEQUEUE = struct.Struct(">II")
-_STAMP = struct.Struct(">Q")
+_TWO_U32 = struct.Struct(">II")
+_ONE_MESSAGE = struct.Struct(">IQI")
+_RESULT = struct.Struct(">IB")
+_SIZE = struct.Struct(">QQ")
+_ENQUEUE = int(Operation.ENQUEUE)       # a plain number: compared once a command
+_NO_HEAD = b"\xff" * 5                  # of no command that fits into a body
+_EQUAL_LENGTHS_MAX = 1000
 
 
 def _command(operation: int, *parts: bytes) -> bytes:
     length = 1 + sum(map(len, parts))
-    return b"".join((_ENQUEUE_ONE.pack(length, operation), *parts))
+    return b"".join((_COMMAND_HEAD.pack(length, operation), *parts))
 
 
 def _name(queue: bytes) -> bytes:
@@ -77,11 +83,12 @@ def encode_enqueue(queue: bytes, messages: list[bytes]) -> bytes:
 
 def encode_dequeue(queue: bytes, count: int = 1, wait_ms: int = 0) -> bytes:
     """Take up to `count` messages from the head. Result: messages, or EMPTY after `wait_ms`."""
-    return _command(Operation.DEQUEUE, _name(queue), _DEQUEUE.pack(count, wait_ms))
+    return _command(Operation.DEQUEUE, _name(queue), _TWO_U32.pack(count, wait_ms))
 
 
 def encode_execute(commands: list[bytes]) -> bytes:
-    """All of the commands, atomically, in one entry. Result: a result each."""
+    """All of the commands, atomically, in one entry. Result: u32 count, and for each u32 length of
+    the rest, u8 status, its result."""
     return _command(Operation.EXECUTE, _U32.pack(len(commands)), *commands)
 
 
@@ -121,9 +128,9 @@ def encode_time() -> bytes:
 def encode_batch(stamp_ms: int, bodies: list[bytes]) -> bytes:
     """The payload of a BATCH entry: replicated time and the requests' bodies, each with its
     length (u32) before it."""
-    parts = [_STAMP.pack(stamp_ms)]
+    parts = [_U64.pack(stamp_ms)]
     for body in bodies:
-        parts += (_LENGTH.pack(len(body)), body)
+        parts += (_U32.pack(len(body)), body)
     return b"".join(parts)
 
 
@@ -131,7 +138,7 @@ def batch_stamp(payload: bytes) -> int:
     """The replicated time of a batch, in milliseconds; raises MalformedError."""
     if len(payload) < 8:
         raise MalformedError("a batch has no stamp")
-    return _STAMP.unpack_from(payload)[0]
+    return _U64.unpack_from(payload)[0]
 
 
 def decode_batch(payload: bytes) -> list[bytes]:
@@ -147,7 +154,7 @@ def split_commands(body: bytes, offset: int) -> list[bytes]:
     """
     pieces = []
     end = len(body)
-    unpack = _LENGTH.unpack_from
+    unpack = _U32.unpack_from
     while offset < end:
         if offset + 4 > end:
             raise MalformedError("a length is cut short")
@@ -183,24 +190,96 @@ def decode_enqueue(command: bytes) -> tuple[bytes, list[bytes]]:
     if offset + 4 > len(command):
         raise MalformedError("ENQUEUE: cut short")
     (count,) = _U32.unpack_from(command, offset)
-    offset += 4
-    if count < 1 or offset + 4 * count > len(command):
-        raise MalformedError("ENQUEUE: the count does not fit")
-    lengths = struct.unpack_from(f">{count}I", command, offset)
-    offset += 4 * count
-    if offset + sum(lengths) != len(command):
-        raise MalformedError("ENQUEUE: the lengths do not fit")
-    messages = []
-    for length in lengths:
-        messages.append(command[offset:offset + length])
-        offset += length
+    messages: list[bytes] = []
+    end = len(command)
+    if not _split_messages(command, offset + 4, end, count, end, messages):
+        raise MalformedError("ENQUEUE: the count or the lengths do not fit")
     return queue, messages
+
+
+def decode_enqueues(body: bytes, offset: int,
+                    message_bytes_max: int) -> tuple[list[tuple[bytes, list[bytes]]], int] | None:
+    """The commands from `offset` to the end, where all of them are valid ENQUEUEs: one (queue,
+    messages) for each run of commands to the same queue, and how many commands there were.
+
+    None: at least one is something else, is malformed, or has a message over the limit. This is
+    decode_enqueue in one plain loop, for the request that matters most (design: 0.7 us a command).
+    """
+    runs = []
+    commands = 0
+    end = len(body)
+    # The head that comes again while queue and size do: everything of a command before its message.
+    head, step = _NO_HEAD, end + 1
+    same = b"\0"                    # operation, length and bytes of the name of this run
+    skip = size_before = 0
+    messages: list[bytes] = []
+    append = messages.append
+    unpack, unpack_two, startswith = _U32.unpack_from, _TWO_U32.unpack_from, body.startswith
+    while offset < end:
+        while startswith(head, offset):
+            stop = offset + step            # behind the end: then the last line refuses it
+            append(body[offset + skip:stop])
+            offset = stop
+            commands += 1
+        if offset + 4 > end:
+            break
+        stop = offset + 4 + unpack(body, offset)[0]
+        if stop > end:
+            return None
+        if not startswith(same, offset + 4):
+            if stop < offset + 6 or body[offset + 4] != _ENQUEUE or not body[offset + 5]:
+                return None
+            skip = 14 + body[offset + 5]
+            same = body[offset + 4:offset + skip - 8]
+            messages = []
+            append = messages.append
+            runs.append((same[2:], messages))
+            head, step, size_before = _NO_HEAD, end + 1, -1
+        start = offset + skip
+        if start > stop:
+            return None
+        count, size = unpack_two(body, start - 8)
+        if count == 1:
+            if stop - start != size or size > message_bytes_max:
+                return None
+            append(body[start:stop])
+            if size == size_before:
+                head, step = body[offset:start], stop - offset
+            size_before = size
+        elif not _split_messages(body, start - 4, stop, count, message_bytes_max, messages):
+            return None
+        offset = stop
+        commands += 1
+    return (runs, commands) if offset == end else None
+
+
+def _split_messages(body: bytes, offset: int, stop: int, count: int, message_bytes_max: int,
+                    messages: list[bytes]) -> bool:
+    """Add `count` messages, their lengths at `offset`; False where they do not end at `stop`."""
+    start = offset + 4 * count
+    if not count or start > stop:
+        return False
+    lengths = struct.unpack_from(f">{count}I", body, offset)
+    longest = max(lengths)
+    if start + sum(lengths) != stop or longest > message_bytes_max:
+        return False
+    if count <= _EQUAL_LENGTHS_MAX and lengths.count(longest) == count:
+        # struct splits four times as fast as a loop; it remembers its last formats, so keep them
+        # short and few
+        messages += struct.unpack_from(f"{longest}s" * count, body, start)
+        return True
+    append = messages.append
+    for length in lengths:
+        end = start + length
+        append(body[start:end])
+        start = end
+    return True
 
 
 def decode_dequeue(command: bytes) -> tuple[bytes, int, int]:
     """(queue, count, wait in milliseconds)."""
     queue, offset = _take_name(command)
-    return (queue, *_rest(_DEQUEUE, command, offset))
+    return (queue, *_rest(_TWO_U32, command, offset))
 
 
 def decode_execute(command: bytes) -> list[bytes]:
@@ -234,6 +313,12 @@ def decode_queues(command: bytes) -> tuple[bytes, int]:
     return after, _rest(_U32, command, offset)[0]
 
 
+def decode_nothing(command: bytes) -> None:
+    """CLOSE and TIME: the operation alone."""
+    if len(command) != 1:
+        raise MalformedError("the operation has no arguments")
+
+
 def decode_cancel(command: bytes) -> tuple[bytes, int]:
     """(session, sequence)."""
     if len(command) != 25:
@@ -252,14 +337,18 @@ def encode_messages(messages: list[tuple[int, bytes]]) -> bytes:
     return b"".join((head, *[m[1] for m in messages]))
 
 
+def encode_one_message(message_id: int, message: bytes) -> bytes:
+    """encode_messages of a single one, at a third of the cost."""
+    return _ONE_MESSAGE.pack(1, message_id, len(message)) + message
+
+
 def decode_messages(payload: bytes) -> list[tuple[int, bytes]]:
     """[(id, message)]; raises MalformedError."""
-    try:
-        (count,) = _U32.unpack_from(payload)
-        numbers = struct.unpack_from(f">{count}Q{count}I", payload, 4)
-    except struct.error as error:
-        raise MalformedError(f"not a list of messages: {error}") from error
+    count = _U32.unpack_from(payload)[0] if len(payload) >= 4 else 0
     offset = 4 + 12 * count
+    if len(payload) < offset:
+        raise MalformedError("not a list of messages")
+    numbers = struct.unpack_from(f">{count}Q{count}I", payload, 4)
     messages = []
     for message_id, length in zip(numbers[:count], numbers[count:]):
         messages.append((message_id, payload[offset:offset + length]))
@@ -296,11 +385,41 @@ def decode_queue_list(payload: bytes) -> list[tuple[bytes, int]]:
 
 def encode_size_result(messages: int, size_bytes: int) -> bytes:
     """The result of SIZE."""
-    return struct.pack(">QQ", messages, size_bytes)
+    return _SIZE.pack(messages, size_bytes)
 
 
 def decode_size_result(payload: bytes) -> tuple[int, int]:
     """(messages, bytes); raises MalformedError."""
     if len(payload) != 16:
         raise MalformedError("not a size")
-    return struct.unpack(">QQ", payload)
+    return _SIZE.unpack(payload)
+
+
+def encode_execute_result(results: list[tuple[int, bytes]]) -> bytes:
+    """The result of EXECUTE."""
+    parts = [_U32.pack(len(results))]
+    for status, payload in results:
+        parts += (_RESULT.pack(1 + len(payload), status), payload)
+    return b"".join(parts)
+
+
+def decode_execute_result(payload: bytes) -> list[tuple[int, bytes]]:
+    """[(status, result)], one for each command of the list; raises MalformedError."""
+    if len(payload) < 4:
+        raise MalformedError("not a list of results")
+    results, end = decode_results(payload, 4, _U32.unpack_from(payload)[0])
+    if end != len(payload):
+        raise MalformedError("bytes follow the results")
+    return results
+
+
+def encode_enqueue_result(first_id: int) -> bytes:
+    """The result of ENQUEUE, where it does not have the short form of a reply."""
+    return _U64.pack(first_id)
+
+
+def decode_enqueue_result(payload: bytes) -> int:
+    """The id of the first message; raises MalformedError."""
+    if len(payload) != 8:
+        raise MalformedError("not a message id")
+    return _U64.unpack(payload)[0]

@@ -1,0 +1,215 @@
+"""What each command of mqclient does: a function (client, arguments, output) -> exit status.
+
+Rules: a function prints what its command found and lets errors pass; commandline.py turns them into
+a line and an exit status. Shared by the command line and the prompt.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+from raftnet.client import statusview
+from raftnet.client.client import Client, Queue
+from raftnet.client.entries import entry_commands, entry_lines
+from raftnet.client.lineinput import read_lines
+from raftnet.client.operations import message_data, to_bytes
+from raftnet.client.output import Output, outcome_object
+from raftnet.errors import MalformedError, NoAnswerError, RefusedError
+from raftnet.raft.entry import EntryKind
+
+DONE, REFUSED, WRONG_ARGUMENTS, NOTHING_THERE, NO_ANSWER = 0, 1, 2, 3, 4
+# Messages given as arguments travel in requests cut by these two alone, so that --resume can build
+# the same requests again.
+REQUEST_MESSAGES_MAX = 1_000
+REQUEST_MESSAGE_BYTES_MAX = 256 * 1024
+STATUS_TIMEOUT_S = 5.0
+PROGRESS_S = 1.0
+EXECUTE_FILE_BYTES_MAX = 16 * 1024 * 1024
+
+
+def enqueue(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Messages from the arguments, or with `-` from stdin."""
+    queue = client.queue(arguments.queue)
+    if arguments.message == ["-"]:
+        if arguments.resume is not None:
+            raise MalformedError("--resume needs the messages as arguments, not -")
+        return _enqueue_lines(queue, output)
+    requests = _cut([message_data(to_bytes(message)) for message in arguments.message])
+    # each request before the resumed one was answered, or there would have been none to resume
+    first = 0 if arguments.resume is None else arguments.resume[1] - 1
+    if first >= len(requests):
+        raise MalformedError(f"--resume: these messages make {len(requests)} requests; give the "
+                             "same arguments as before")
+    found: list[int] = []
+    for request in requests[first:]:
+        ids = queue.enqueue_batch(request)
+        found += ids
+        if not output.as_json:
+            output.ids(ids)
+    if output.as_json:
+        output.document({"ids": found})
+    return DONE
+
+
+def _cut(messages: list[bytes]) -> list[list[bytes]]:
+    requests: list[list[bytes]] = []
+    size = 0
+    for message in messages:
+        size += len(message)
+        if not requests or size > REQUEST_MESSAGE_BYTES_MAX \
+                or len(requests[-1]) == REQUEST_MESSAGES_MAX:
+            requests.append([])
+            size = len(message)
+        requests[-1].append(message)
+    return requests
+
+
+def _enqueue_lines(queue: Queue, output: Output) -> int:
+    read = done = 0
+    last = time.monotonic()
+    shown = output.stderr.isatty() and not output.stdout.isatty()
+    waiting: list[str] = []         # ids that are not printed yet
+
+    def lines() -> Iterator[bytes | None]:
+        """Stdin's lines; prints the ids that came before input is waited for, or when many."""
+        nonlocal read
+        try:
+            for line in read_lines(sys.stdin.fileno()):
+                read += line is not None
+                yield line
+                if line is None or len(waiting) >= REQUEST_MESSAGES_MAX:
+                    _flush(waiting, output)
+        except RefusedError:
+            yield None              # the lines before the refused one are enqueued all the same
+            raise
+
+    try:
+        for message_id in queue.enqueue_stream(lines()):
+            waiting.append(str(message_id))
+            done += 1
+            if shown and done % REQUEST_MESSAGES_MAX == 0 and time.monotonic() - last > PROGRESS_S:
+                last = time.monotonic()
+                output.say(f"{done} messages enqueued")
+    except NoAnswerError as error:
+        # the requests were cut by what stdin gave when, which cannot be repeated: no resume
+        behind = "surely not enqueued" if error.known else "possibly enqueued"
+        raise NoAnswerError(f"{error}; lines 1 to {done} are enqueued, lines {done + 1} to {read} "
+                            f"are {behind}", error.known) from error
+    finally:
+        _flush(waiting, output)
+    return DONE
+
+
+def _flush(waiting: list[str], output: Output) -> None:
+    if waiting:
+        output.lines(waiting)
+        waiting.clear()
+
+
+def dequeue(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Take messages from the head."""
+    messages = client.queue(arguments.queue).dequeue_many(arguments.count, arguments.wait)
+    output.messages(messages)
+    return DONE if messages else NOTHING_THERE
+
+
+def peek(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Show the first messages."""
+    messages = client.queue(arguments.queue).peek(arguments.count)
+    output.messages(messages)
+    return DONE if messages else NOTHING_THERE
+
+
+def size(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Count the messages."""
+    found = client.queue(arguments.queue).size()
+    if output.as_json:
+        output.document({"messages": found.messages, "bytes": found.bytes})
+    else:
+        output.line(str(found.messages))
+    return DONE
+
+
+def queues(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """List the queues that hold messages."""
+    found = client.queues()
+    if output.as_json:
+        output.document([{"queue": to_bytes(name).decode("utf-8", "backslashreplace"),
+                          "messages": count} for name, count in found])
+    else:
+        output.lines([f"{name}\t{count}" for name, count in found])
+    return DONE
+
+
+def execute(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Perform a list of operations atomically; a JSON object a line, or one list with --json."""
+    data = _read_file(arguments.file)
+    try:
+        operations = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"{arguments.file}: not JSON: {error}") from error
+    found = [outcome_object(outcome) for outcome in client.execute(operations)]
+    if output.as_json:
+        output.document(found)
+    else:
+        output.lines([json.dumps(outcome, ensure_ascii=False) for outcome in found])
+    return DONE
+
+
+def _read_file(name: str) -> bytes:
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(EXECUTE_FILE_BYTES_MAX + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(EXECUTE_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise MalformedError(f"{name}: {error.strerror}") from error
+    if len(data) > EXECUTE_FILE_BYTES_MAX:
+        raise MalformedError(f"{name}: longer than {EXECUTE_FILE_BYTES_MAX} bytes")
+    return data
+
+
+def log(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Print committed entries, a line for each command in them."""
+    first = True
+    for entry in client.log(arguments.first, arguments.limit, arguments.local):
+        if first and entry.index > arguments.first:
+            output.say(f"entries before {entry.index} are kept in a snapshot only")
+        first = False
+        if not output.as_json:
+            output.lines(entry_lines(entry))
+            continue
+        for offset, text in enumerate(entry_commands(entry)):
+            output.document({"index": entry.index, "offset": offset, "term": entry.term,
+                             "kind": EntryKind(entry.kind).name.lower(), "command": text})
+    return DONE
+
+
+def status(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Ask each node how it is."""
+    addresses = arguments.address or client.servers
+    timeout_s = min(client.timeout_s, STATUS_TIMEOUT_S)
+    found = statusview.ask_all(addresses, timeout_s, follow=not arguments.address)
+    view = statusview.status_object(found)
+    if output.as_json:
+        output.document(view)
+    else:
+        output.lines(statusview.status_lines(view))
+    for node in view["nodes"]:
+        if not node["reachable"]:
+            output.say(node["error"])
+    return DONE if any(node["reachable"] for node in view["nodes"]) else NO_ANSWER
+
+
+def members(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Show who belongs to the cluster, as the leader sees it."""
+    leader = client.leader_status()
+    found = statusview.members_object(leader.members)
+    if output.as_json:
+        output.document(found)
+    else:
+        output.lines(statusview.members_lines(found, leader.address))
+    return DONE

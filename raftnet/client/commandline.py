@@ -1,0 +1,229 @@
+"""mqclient: arguments -> a command of actions.py -> an exit status.
+
+Rules: 0 done; 1 refused, with the reason; 2 wrong arguments; 3 nothing there; 4 no answer in time;
+130 after Ctrl-C. Results go to stdout, everything else to stderr; never a traceback for what the
+world may do. The prompt (shell.py) uses the same parsers.
+"""
+
+import argparse
+import os
+import sys
+
+from raftnet import VERSION
+from raftnet.client import actions
+from raftnet.client.client import TIMEOUT_S, Client
+from raftnet.client.output import Output
+from raftnet.config import MachineConfig
+from raftnet.errors import (FrameError, MalformedError, NoAnswerError, RaftnetError,
+                            RefusedError)
+from raftnet.wire.address import format_address, parse_address
+from raftnet.wire.requests import INTERNAL_SESSION, NO_SESSION, SESSION_BYTES
+
+SERVERS_VARIABLE = "RAFTNET_SERVERS"
+SERVERS_DEFAULT = "127.0.0.1:5001,127.0.0.1:5002,127.0.0.1:5003"
+QUEUE_DEFAULT = "default"
+INTERRUPTED, PIPE_CLOSED = 130, 141         # what shells report for SIGINT and SIGPIPE
+SEQUENCE_MAX = 2 ** 64 - 1
+
+_EXIT = """exit status: 0 done; 1 refused, with the reason; 2 wrong arguments; 3 nothing there;
+4 no answer in time (the line says whether the outcome is known, and how to resume)"""
+
+
+def main(argv: list[str]) -> int:
+    """Run one command, or the prompt where there is none and stdin is a terminal."""
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.servers is None:
+            arguments.servers = server_list(os.environ.get(SERVERS_VARIABLE) or SERVERS_DEFAULT)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"{SERVERS_VARIABLE}: {error}")
+    output = Output(sys.stdout.buffer, sys.stderr, arguments.json)
+    try:
+        if arguments.action is not None:
+            return run(arguments, arguments, output)
+        if not sys.stdin.isatty():
+            parser.error("a command is needed (without one: a prompt, on a terminal)")
+        from raftnet.client.shell import Prompt     # readline is wanted by the prompt alone
+        with open_client(arguments) as client:
+            return Prompt(client, arguments, output).loop()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has enough; keep the interpreter from complaining at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def open_client(options: argparse.Namespace, resume: tuple[bytes, int] | None = None) -> Client:
+    """A client as the options say."""
+    return Client(options.servers, options.timeout, not options.no_redirect, resume)
+
+
+def run(arguments: argparse.Namespace, options: argparse.Namespace, output: Output,
+        client: Client | None = None) -> int:
+    """Perform one parsed command; gives the exit status, with the reason on stderr.
+
+    `client` is the prompt's; without it, or to resume, one is opened for this command.
+    """
+    resume = getattr(arguments, "resume", None)
+    try:
+        if client is not None and resume is None:
+            return arguments.action(client, arguments, output)
+        with open_client(options, resume) as own:
+            return arguments.action(own, arguments, output)
+    except NoAnswerError as error:
+        output.say(str(error))
+        if error.resume is not None:
+            output.say(f"to learn the outcome, give the same command again within 5 minutes with "
+                       f"--resume {error.resume} (later it might be executed anew)")
+        return actions.NO_ANSWER
+    except RefusedError as error:
+        leader = f"; leader: {error.leader}" if error.leader else ""
+        output.say(f"{error}{leader}")
+        return actions.REFUSED
+    except MalformedError as error:
+        output.say(str(error))
+        return actions.WRONG_ARGUMENTS
+    except (FrameError, RaftnetError) as error:
+        output.say(str(error))
+        return actions.REFUSED
+
+
+# --- parsers
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="mqclient.py", epilog=_EXIT,
+        description="Client of a raftnet cluster. Without a command: a prompt.")
+    parser.add_argument("-s", dest="servers", metavar="ADDRESS,...", type=server_list,
+                        help=f"nodes to ask, host:port each (default: ${SERVERS_VARIABLE}, else "
+                        f"{SERVERS_DEFAULT})")
+    parser.add_argument("--timeout", metavar="S", type=_seconds, default=TIMEOUT_S,
+                        help="seconds until an answer must be there (default: 30)")
+    parser.add_argument("--json", action="store_true", help="print results as JSON")
+    parser.add_argument("--no-redirect", action="store_true",
+                        help="ask the first server only; show its refusal and who leads")
+    parser.add_argument("--version", action="version", version=f"raftnet {VERSION}")
+    parser.set_defaults(action=None)
+    add_commands(parser)
+    return parser
+
+
+def build_prompt_parser() -> argparse.ArgumentParser:
+    """The commands alone, for a line of the prompt."""
+    parser = argparse.ArgumentParser(prog="", add_help=False, usage=argparse.SUPPRESS)
+    add_commands(parser, required=True)
+    return parser
+
+
+def add_commands(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Every command with its arguments; the parsed `action` performs it."""
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=required)
+
+    def command(name: str, action, text: str, queue: bool = False) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(action=action)
+        if queue:
+            added.add_argument("-q", dest="queue", metavar="QUEUE", default=QUEUE_DEFAULT,
+                               type=_queue, help=f"name of the queue (default: {QUEUE_DEFAULT})")
+        return added
+
+    enqueue = command("enqueue", actions.enqueue,
+                      "append messages to a queue; prints a message id a line", queue=True)
+    enqueue.add_argument("message", metavar="MESSAGE", nargs="+",
+                         help="a message; a single - reads a message per line of stdin")
+    dequeue = command("dequeue", actions.dequeue,
+                      "take messages from the head of a queue; prints a message a line", queue=True)
+    dequeue.add_argument("--wait", metavar="S", type=_wait, default=0.0,
+                         help="wait up to S seconds for a first message")
+    for added in (dequeue, command("peek", actions.peek, "show the first messages of a queue and "
+                                   "leave them there", queue=True)):
+        added.add_argument("-n", dest="count", metavar="COUNT", type=_message_count, default=1,
+                           help="at most so many messages (default: 1)")
+    for added in (enqueue, dequeue):
+        added.add_argument("--resume", metavar="SESSION:SEQUENCE", type=_resume,
+                           help="learn the outcome of an earlier request: as its refusal said, "
+                           "with the same arguments as then")
+    command("size", actions.size, "print how many messages are in a queue", queue=True)
+    command("queues", actions.queues, "print the queues that hold messages, and how many")
+    execute = command("execute", actions.execute, 'perform a list of operations atomically, given '
+                      'as JSON: [{"enqueue": QUEUE, "messages": [TEXT, ...]}, {"dequeue": QUEUE, '
+                      '"count": N}, {"peek": QUEUE, "count": N}, {"size": QUEUE}]')
+    execute.add_argument("file", metavar="FILE", help="a JSON file; - for stdin")
+    log = command("log", actions.log,
+                  "print the leader's committed log: index.offset term command, a line each")
+    log.add_argument("--from", dest="first", metavar="INDEX", type=_positive, default=1,
+                     help="begin at this index (default: the first that is still held)")
+    log.add_argument("--limit", metavar="COUNT", type=_positive, help="at most so many entries")
+    log.add_argument("--local", metavar="ADDRESS", type=_address,
+                     help="the log that this node knows, whoever leads")
+    status = command("status", actions.status, "ask each node for its role, term and indexes")
+    status.add_argument("address", metavar="ADDRESS", nargs="*", type=_address,
+                        help="these nodes alone (default: the servers and all members)")
+    command("members", actions.members, "print who belongs to the cluster, as the leader sees it")
+
+
+# --- argument types: each raises ArgumentTypeError, whose text argparse shows
+
+
+def server_list(text: str) -> list[str]:
+    """Addresses with commas between them."""
+    return [_address(part) for part in text.split(",") if part.strip()] or [_address(text)]
+
+
+def _address(text: str) -> str:
+    try:
+        return format_address(*parse_address(text))
+    except MalformedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _queue(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("a queue's name is not empty")
+    return text
+
+
+def _seconds(text: str) -> float:
+    seconds = _wait(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError("a number of seconds above 0 is needed")
+    return seconds
+
+
+def _wait(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 1e9:             # refuses nan too
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:20]) <= SEQUENCE_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 on is needed")
+    return int(text[:20])
+
+
+def _message_count(text: str) -> int:
+    count_max = MachineConfig().dequeue_count_max
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:20]) <= count_max:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 to {count_max} is "
+                                         "needed")
+    return int(text)
+
+
+def _resume(text: str) -> tuple[bytes, int]:
+    session, _, sequence = text.partition(":")
+    try:
+        data = bytes.fromhex(session)
+    except ValueError:
+        data = b""
+    if len(data) != SESSION_BYTES or data in (NO_SESSION, INTERNAL_SESSION):
+        raise argparse.ArgumentTypeError("32 hexadecimal digits, a colon and a number are needed")
+    return data, _positive(sequence)

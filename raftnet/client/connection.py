@@ -1,0 +1,128 @@
+"""One blocking connection to one node: dial, greet, send, receive, each with a deadline.
+
+Rules: deadlines are absolute times of `clock`, in seconds. A lost or silent connection is an
+OSError, damaged bytes a FrameError; after either the connection is of no use. Which node to ask,
+and what to do then, is link.py's affair.
+"""
+
+import os
+import select
+import socket
+import time
+
+from raftnet.errors import ErrorCode, FrameError, MalformedError, RefusedError
+from raftnet.wire import frames, requests
+from raftnet.wire.address import parse_address
+from raftnet.wire.frames import FrameReader, Kind
+
+READ_BYTES = 256 * 1024
+NO_CLUSTER = bytes(16)
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def clock() -> float:
+    """Seconds of a clock that never goes back and counts suspension where the system has one."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+class Connection:
+    """A greeted connection. `cluster_id` is the node's, 16 bytes, zeros while it has none.
+
+    Dialling raises OSError or FrameError where there is no node to talk to in time, MalformedError
+    for an address that is none, RefusedError where the node speaks another protocol version.
+    """
+
+    def __init__(self, address: str, deadline: float):
+        self.address = address
+        self.cluster_id = NO_CLUSTER
+        self._reader = FrameReader()
+        self._early: list[tuple[int, int, bytes]] = []  # frames that came with the greeting
+        try:
+            self._socket = socket.create_connection(parse_address(address), _remaining(deadline))
+        except UnicodeError as error:   # what the encoding of host names says of a..b
+            raise MalformedError(f"{address} is no address: {error}") from error
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._greet(deadline)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _greet(self, deadline: float) -> None:
+        hello = requests.encode_hello(requests.Hello(requests.ROLE_CLIENT))
+        self.send(frames.encode_frame(Kind.HELLO, 0, hello), deadline)
+        received: list[tuple[int, int, bytes]] = []
+        while not received:
+            received = self.receive(deadline)
+        kind, _, body = received[0]
+        if kind == Kind.ERROR:
+            code, leader, text = requests.decode_error(body)
+            raise RefusedError(code, f"{self.address} refuses the greeting: {text}", leader or None)
+        if kind != Kind.HELLO_REPLY:
+            raise FrameError(f"{self.address} answers the greeting with a frame of kind {kind}")
+        try:
+            node = requests.decode_hello(body)
+        except MalformedError as error:
+            raise FrameError(f"{self.address}: {error}") from error
+        if not node.version_min <= frames.VERSION <= node.version_max:
+            raise RefusedError(
+                ErrorCode.WRONG_VERSION,
+                f"{self.address} speaks protocol versions {node.version_min} to "
+                f"{node.version_max}, this client {frames.VERSION}")
+        self.cluster_id = node.cluster_id
+        self._early = received[1:]
+
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send all of it; raises OSError (TimeoutError after the deadline)."""
+        self._socket.settimeout(_remaining(deadline))
+        self._socket.sendall(data)
+
+    def receive(self, deadline: float) -> list[tuple[int, int, bytes]]:
+        """Frames (kind, request id, body) as they come, [] where only part of one came.
+
+        Raises OSError where the node is gone or silent until the deadline, FrameError for damage.
+        """
+        if self._early:
+            early, self._early = self._early, []
+            return early
+        if self._reader.error is not None:
+            raise self._reader.error
+        self._socket.settimeout(_remaining(deadline))
+        data = self._socket.recv(READ_BYTES)
+        if not data:
+            raise ConnectionResetError(f"{self.address} closed the connection")
+        received = self._reader.feed(data)
+        if self._reader.error is not None and not received:
+            raise self._reader.error
+        return received
+
+    @property
+    def readable(self) -> bool:
+        """Whether receive() would return at once."""
+        poll = select.poll()        # not select(): descriptors may be above 1023
+        poll.register(self._socket, select.POLLIN)
+        return bool(self._early or self._reader.error or poll.poll(0))
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for select."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """End the connection; what is on its way is lost."""
+        self._socket.close()
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - clock()
+    if left <= 0:
+        raise TimeoutError("no answer in time")
+    return left
+
+
+def describe_os_error(error: Exception) -> str:
+    """Why a connection failed, in a few words."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower() if error.errno > 0 else str(error)
+    return str(error) or type(error).__name__

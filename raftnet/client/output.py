@@ -1,0 +1,76 @@
+"""What mqclient prints: results on stdout as bytes or JSON, diagnostics on stderr.
+
+Rules: a message is written byte for byte as it was enqueued, so no encoding can fail; every line is
+flushed, so that a pipe sees it at once. Status tables are in statusview.py.
+"""
+
+import base64
+import json
+from typing import BinaryIO, TextIO
+
+from raftnet.client.operations import Message, QueueSize, to_bytes
+
+
+class Output:
+    """Where results and diagnostics go. `as_json`: results are JSON, a document a command."""
+
+    def __init__(self, stdout: BinaryIO, stderr: TextIO, as_json: bool = False):
+        self.stdout = stdout
+        self.stderr = stderr
+        self.as_json = as_json
+
+    def line(self, text: str | bytes) -> None:
+        """One line of result."""
+        self.lines([text])
+
+    def lines(self, texts: list[str | bytes]) -> None:
+        """Lines of result, written at once."""
+        data = [text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+                for text in texts]
+        self.stdout.write(b"".join(line + b"\n" for line in data))
+        self.stdout.flush()
+
+    def document(self, value: object) -> None:
+        """One JSON document, on one line."""
+        self.line(json.dumps(value, ensure_ascii=False))
+
+    def say(self, text: str) -> None:
+        """A diagnostic."""
+        # stderr may not be able to show everything that a name or a reason may hold
+        encoding = getattr(self.stderr, "encoding", None) or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        self.stderr.write(f"mqclient: {text}\n")
+        self.stderr.flush()
+
+    def ids(self, ids: list[int]) -> None:
+        """Message ids, a line each."""
+        self.lines([str(message_id) for message_id in ids])
+
+    def messages(self, messages: list[Message]) -> None:
+        """Messages, a line each, or a JSON list."""
+        if self.as_json:
+            self.document([message_object(message) for message in messages])
+        else:
+            self.lines([message.data for message in messages])
+
+
+def message_object(message: Message) -> dict:
+    """A message for JSON: `text`, and the bytes in `base64` too where they are no UTF-8."""
+    found = {"id": message.id, "text": printable(message.data)}
+    if to_bytes(found["text"]) != message.data:
+        found["base64"] = base64.b64encode(message.data).decode()
+    return found
+
+
+def printable(data: bytes) -> str:
+    """UTF-8, with \\xNN for bytes that are none."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def outcome_object(outcome: list | QueueSize) -> dict:
+    """One result of an execute for JSON."""
+    if isinstance(outcome, QueueSize):
+        return {"size": outcome.messages, "bytes": outcome.bytes}
+    if outcome and isinstance(outcome[0], int):
+        return {"ids": outcome}
+    return {"messages": [message_object(message) for message in outcome]}

@@ -1,0 +1,79 @@
+"""How a node with an empty directory comes to a cluster: by founding one, or by joining one.
+
+Founding (design: Founding and identity; protocol.md, Founding): founders learn each other's node
+ids from the greetings; whoever knows all of them writes the identical entry 1 by itself. The
+cluster id is a hash of all node ids, so equal founders give equal bytes. A lone founder is a list of
+one. Joining: ask the contact, or the leader it names, until the entry that takes this node in is
+committed. No I/O and no clock here; the Replica drives it.
+"""
+
+import hashlib
+from zlib import crc32
+
+from raftnet.raft.entry import Entry, EntryKind, encode_entry
+from raftnet.raft.membership import Member, Membership, encode_membership
+
+FOUNDING_TERM = 1       # entry 1 has it; the first election is for term 2
+
+
+def founders_checksum(addresses: list[str], quorum_rule: int) -> int:
+    """A CRC-32 by which founders notice that their lists differ; never 0, which means none."""
+    return crc32(f"{quorum_rule}|{','.join(sorted(addresses))}".encode()) or 1
+
+
+def cluster_id_of(node_ids: list[int]) -> bytes:
+    """The cluster id that founders with these node ids have in common: 16 bytes."""
+    ids = b"".join(node_id.to_bytes(8, "big") for node_id in sorted(node_ids))
+    return hashlib.sha256(b"raftnet cluster" + ids).digest()[:16]
+
+
+class Founders:
+    """What one founder knows of all of them."""
+
+    def __init__(self, node_id: int, address: str, addresses: list[str], quorum_rule: int):
+        assert address in addresses
+        self.address = address
+        self.addresses = sorted(addresses)
+        self.quorum_rule = quorum_rule
+        self.checksum = founders_checksum(addresses, quorum_rule)
+        self.node_ids = {address: node_id}      # by address, those known so far
+
+    def learn(self, address: str, node_id: int) -> bool:
+        """A founder's greeting; whether it told anything new."""
+        if address not in self.addresses or address == self.address:
+            return False
+        known = self.node_ids.get(address) == node_id
+        self.node_ids[address] = node_id
+        return not known
+
+    @property
+    def missing(self) -> list[str]:
+        """The founders not heard from yet."""
+        return [address for address in self.addresses if address not in self.node_ids]
+
+    def entry_1(self) -> tuple[bytes, Entry]:
+        """(cluster id, entry 1): the same bytes on every founder, once all are known."""
+        assert not self.missing
+        cluster_id = cluster_id_of(list(self.node_ids.values()))
+        members = tuple(sorted((Member(node_id, address, True)
+                                for address, node_id in self.node_ids.items()),
+                               key=lambda member: member.node_id))
+        membership = Membership(cluster_id, members, self.quorum_rule, False)
+        entry = encode_entry(1, FOUNDING_TERM, EntryKind.MEMBERSHIP, encode_membership(membership))
+        return cluster_id, entry
+
+
+class Joining:
+    """A node's asking to be taken in."""
+
+    def __init__(self, contact: str):
+        self.contact = contact
+        self.target = contact       # whom to ask now: the contact, or the leader it named
+        self.asked = False          # a question is on its way to the target
+
+    def refused(self, leader: str) -> bool:
+        """The target refused and named `leader` (or ""); whether another target was chosen."""
+        self.asked = False
+        changed = self.target != (leader or self.contact)
+        self.target = leader or self.contact
+        return changed

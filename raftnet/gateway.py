@@ -1,0 +1,254 @@
+"""Gateway: client requests become one batch a turn, and what was applied becomes replies.
+
+Rules (protocol.md, Sessions): a leader admits of each session exactly the next sequence, lets a
+repeated request find its waiter or its kept reply, and refuses the rest; NOT_LEADER means surely
+not executed, LEADERSHIP_LOST means unknown. Whether this node leads and may serve is the
+Replica's to know. No I/O; a client is any hashable token of its connection.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from raftnet.config import GatewayConfig, WireConfig
+from raftnet.errors import ErrorCode, MalformedError
+from raftnet.machine.machine import Applied, Machine
+from raftnet.wire import commands
+from raftnet.wire.frames import Kind
+from raftnet.wire.requests import (
+    INTERNAL_SESSION, NO_SESSION, decode_request_head, encode_error, encode_request)
+
+# (client, request id, kind, body): a frame to send
+Answer = tuple[object, int, int, bytes]
+
+
+@dataclass(slots=True)
+class Waiter:
+    """Who waits for one request's reply. A retry puts its own connection in the place."""
+
+    client: object          # None: nobody (the leader's own command)
+    request_id: int
+    session: bytes
+    first_sequence: int
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """A session with admitted requests that are not applied yet."""
+
+    next_sequence: int
+    waiters: dict[int, Waiter]      # by first sequence
+
+
+class Gateway:
+    """One leader's term of service to clients; `close` ends it."""
+
+    def __init__(self, config: GatewayConfig, wire: WireConfig, machine: Machine):
+        self._config = config
+        self._wire = wire
+        self._machine = machine
+        self._bodies: deque[tuple[bytes, Waiter]] = deque()     # admitted, not proposed
+        self.waiting_bytes = 0
+        self._proposed: dict[int, tuple[int, list[Waiter]]] = {}    # index -> (term, waiters)
+        self._sessions: dict[bytes, _InFlight] = {}
+        self._waits: dict[tuple[bytes, int], Waiter] = {}       # dequeues that wait, replicated
+        self._live: set = set()                                 # clients that are connected
+        self.answers: list[Answer] = []                         # to be sent; taken by the Replica
+
+    # --- clients come and go
+
+    def client_opened(self, client) -> None:
+        """A connection that may send requests."""
+        self._live.add(client)
+
+    def client_gone(self, client) -> None:
+        """A connection ended: its waiting dequeues are cancelled through the log."""
+        self._live.discard(client)
+        for waiter in [w for w in self._waits.values() if w.client == client]:
+            self._cancel(waiter.session, waiter.first_sequence)
+
+    # --- requests in
+
+    def refuse(self, client, request_id: int, code: ErrorCode, text: str, leader: str = "") -> None:
+        """Answer with an ERROR."""
+        self.answers.append((client, request_id, Kind.ERROR, encode_error(code, text, leader)))
+
+    def request(self, client, request_id: int, body: bytes) -> None:
+        """A REQUEST at a leader that may serve."""
+        if len(body) > self._wire.request_bytes_max:
+            self.refuse(client, request_id, ErrorCode.TOO_LARGE,
+                        f"a request of {len(body)} bytes: {self._wire.request_bytes_max} are "
+                        "allowed; send fewer messages at once")
+            return
+        try:
+            session, first, acknowledged, count = decode_request_head(body)
+        except MalformedError as error:
+            self.refuse(client, request_id, ErrorCode.BAD_REQUEST, str(error))
+            return
+        if session == INTERNAL_SESSION or first < 1 or count < 1:
+            self.refuse(client, request_id, ErrorCode.BAD_REQUEST,
+                        "a session of the client's own, a first sequence and a count from 1 on "
+                        "are needed")
+            return
+        if self.waiting_bytes > self._config.waiting_bytes_max:
+            self.refuse(client, request_id, ErrorCode.BUSY, "too many requests wait; send again")
+            return
+        waiter = Waiter(client, request_id, session, first)
+        if session != NO_SESSION and not self._admit(waiter, acknowledged, count):
+            return
+        self._bodies.append((body, waiter))
+        self.waiting_bytes += len(body)
+
+    def _admit(self, waiter: Waiter, acknowledged: int, count: int) -> bool:
+        """Whether the request is its session's next; else it is answered or attached here."""
+        session, first = waiter.session, waiter.first_sequence
+        in_flight = self._sessions.get(session)
+        if in_flight is None:
+            last = self._machine.last_sequence(session)
+            if last is None and acknowledged > 0:
+                self.refuse(waiter.client, waiter.request_id, ErrorCode.SESSION_EXPIRED,
+                            "this session is unknown here: it was unused for too long")
+                return False
+            next_sequence = 1 if last is None else last + 1
+        else:
+            next_sequence = in_flight.next_sequence
+        if first == next_sequence:
+            if in_flight is None:
+                in_flight = self._sessions[session] = _InFlight(first, {})
+            in_flight.next_sequence = first + count
+            in_flight.waiters[first] = waiter
+            return True
+        if first > next_sequence:
+            self.refuse(waiter.client, waiter.request_id, ErrorCode.OUT_OF_ORDER,
+                        f"sequence {next_sequence} is next in this session")
+            return False
+        self._answer_again(waiter, in_flight)
+        return False
+
+    def _answer_again(self, waiter: Waiter, in_flight: _InFlight | None) -> None:
+        """A request that was admitted before: under way, waiting, or done."""
+        session, first = waiter.session, waiter.first_sequence
+        if in_flight is not None and first in in_flight.waiters:
+            earlier = in_flight.waiters[first]
+            earlier.client, earlier.request_id = waiter.client, waiter.request_id
+        elif self._machine.is_waiting(session, first):
+            self._waits[session, first] = waiter
+        else:
+            kept = self._machine.kept_reply(session, first)
+            if kept is None:
+                self.refuse(waiter.client, waiter.request_id, ErrorCode.ALREADY_ACKNOWLEDGED,
+                            "this request was executed, and its reply is kept no more")
+            else:
+                self.answers.append((waiter.client, waiter.request_id, Kind.REPLY, kept))
+
+    def _internal(self, command: bytes) -> None:
+        body = encode_request(INTERNAL_SESSION, 1, 0, [command])
+        self._bodies.append((body, Waiter(None, 0, INTERNAL_SESSION, 1)))
+        self.waiting_bytes += len(body)
+
+    def _cancel(self, session: bytes, sequence: int) -> None:
+        self._internal(commands.encode_cancel(session, sequence))
+
+    def cancel_orphans(self) -> int:
+        """Cancel the replicated waits that nobody came back for; how many."""
+        orphans = [(session, first) for session, first, _ in self._machine.waits()
+                   if (session, first) not in self._waits]
+        for session, first in orphans:
+            self._cancel(session, first)
+        return len(orphans)
+
+    def time_passes(self) -> None:
+        """A deadline of the machine is due: a batch must carry the time, if none is on its way."""
+        if self.is_idle:
+            self._internal(commands.encode_time())
+
+    # --- batches out
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is admitted and not applied."""
+        return not self._bodies and not self._proposed
+
+    def wants_batch(self, disk_idle: bool) -> bool:
+        """Whether a batch should be proposed now: no timer, only what waits and what is free."""
+        if not self._bodies:
+            return False
+        return (disk_idle or self.waiting_bytes >= self._config.eager_bytes
+                or len(self._bodies) >= self._config.batch_frames_max)
+
+    def take_batch(self) -> tuple[list[bytes], list[Waiter]]:
+        """The next requests, in order of arrival, up to a batch's bounds."""
+        queue, config = self._bodies, self._config
+        if (self.waiting_bytes <= config.batch_bytes_max
+                and len(queue) <= config.batch_frames_max):
+            taken = list(queue)
+            queue.clear()
+            self.waiting_bytes = 0
+        else:
+            taken, size = [], 0
+            while queue and size < config.batch_bytes_max and len(taken) < config.batch_frames_max:
+                taken.append(queue.popleft())
+                size += len(taken[-1][0])
+            self.waiting_bytes -= size
+        return [body for body, _ in taken], [waiter for _, waiter in taken]
+
+    def proposed(self, index: int, term: int, waiters: list[Waiter]) -> None:
+        """The batch taken last stands in the log at `index`."""
+        assert index not in self._proposed
+        self._proposed[index] = (term, waiters)
+
+    def applied(self, index: int, term: int, applied: Applied) -> int:
+        """An entry was applied: answer who waits for it; how many replies that gave."""
+        before = len(self.answers)
+        proposed = self._proposed.pop(index, None)
+        if proposed is not None:
+            if proposed[0] == term:
+                self._answer(proposed[1], applied.replies)
+            else:
+                self._fail(proposed[1], ErrorCode.LEADERSHIP_LOST,
+                           "another leader's entry took the place of this request", "")
+        for session, first, body in applied.completions:
+            waiter = self._waits.pop((session, first), None)
+            if waiter is not None:
+                self.answers.append((waiter.client, waiter.request_id, Kind.REPLY, body))
+        return len(self.answers) - before
+
+    def _answer(self, waiters: list[Waiter], replies: list[bytes | None]) -> None:
+        assert len(waiters) == len(replies)
+        answers, sessions = self.answers, self._sessions
+        for waiter, body in zip(waiters, replies):
+            session = waiter.session
+            in_flight = sessions.get(session)
+            if in_flight is not None:
+                in_flight.waiters.pop(waiter.first_sequence, None)
+                if not in_flight.waiters:
+                    del sessions[session]
+            if waiter.client is None:
+                continue
+            if body is not None:
+                answers.append((waiter.client, waiter.request_id, Kind.REPLY, body))
+            else:
+                self._waits[session, waiter.first_sequence] = waiter
+                if waiter.client not in self._live:
+                    self._cancel(session, waiter.first_sequence)
+
+    # --- the end of leadership
+
+    def close(self, leader: str) -> None:
+        """This node leads no more: what was not proposed was surely not executed; of the rest the
+        outcome is unknown. Every waiter is told now."""
+        waiters = [waiter for _, waiter in self._bodies]
+        self._fail(waiters, ErrorCode.NOT_LEADER, "this node leads no more", leader)
+        for _, proposed in self._proposed.values():
+            self._fail(proposed, ErrorCode.LEADERSHIP_LOST, "this node leads no more", leader)
+        self._fail(list(self._waits.values()), ErrorCode.LEADERSHIP_LOST,
+                   "this node leads no more; the wait goes on at the leader", leader)
+        self._bodies.clear()
+        self.waiting_bytes = 0
+        self._proposed.clear()
+        self._sessions.clear()
+        self._waits.clear()
+
+    def _fail(self, waiters: list[Waiter], code: ErrorCode, text: str, leader: str) -> None:
+        for waiter in waiters:
+            if waiter.client is not None:
+                self.refuse(waiter.client, waiter.request_id, code, text, leader)

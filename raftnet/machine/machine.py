@@ -1,0 +1,275 @@
+"""The replicated state machine: applies entries in order, one reply a request.
+
+Rules: total and deterministic (design, decision 9). Whatever the bytes of a batch are, each request
+gets a reply and the index moves on; equal entries give equal replies, equal state and an equal
+digest on every node, in every process. Replicated time is the stamp of the batch (decision 8): what
+is due by then expires first, at most `expiries_per_entry_max` waits and as many sessions an entry,
+and the requests follow in the order of the batch.
+
+A request passes the guard of its session (decision 10) before it is looked into. Once it passed,
+its sequences are used, even where its commands turn out to be malformed: the gateway has counted
+them already, and a hole would stop the session for ever.
+
+Elsewhere: what a command does (executor.py), layouts (wire/commands.py, wire/requests.py), when
+an entry comes to be and who waits for the reply (gateway.py).
+"""
+
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from raftnet.config import MachineConfig, WireConfig
+from raftnet.errors import ErrorCode, MalformedError
+from raftnet.machine.executor import CANCELLED, EMPTY, MALFORMED, OK, UNKNOWN, Executor
+from raftnet.machine.sessions import Session, Sessions
+from raftnet.raft.entry import HEADER_BYTES, Entry, EntryKind
+from raftnet.wire import commands, requests
+from raftnet.wire.commands import Operation
+from raftnet.wire.requests import INTERNAL_SESSION, NO_SESSION, REQUEST, REQUEST_HEAD_BYTES
+
+_STAMP_BYTES = 8
+_CLOSE_COMMAND = bytes((Operation.CLOSE,))
+_DEQUEUE_BYTE = bytes((Operation.DEQUEUE,))
+_CANCEL, _TIME = int(Operation.CANCEL), int(Operation.TIME)
+_READS = frozenset((int(Operation.PEEK), int(Operation.SIZE), int(Operation.QUEUES)))
+
+
+@dataclass(slots=True)
+class Applied:
+    """What an entry brought about."""
+
+    # For each request of a batch, in order: the body of its REPLY; None: it waits from now on.
+    replies: list[bytes | None] = field(default_factory=list)
+    # Waits that ended with this entry, in order: (session, first sequence, REPLY body).
+    completions: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+
+
+class Machine:
+    """Queues, waits and sessions as of `applied_index`."""
+
+    def __init__(self, machine_config: MachineConfig, wire_config: WireConfig):
+        self.applied_index = 0
+        self.digest = 0             # CRC-32 chain over entries and their replies
+        self.time_ms = 0            # replicated time: the stamp of the last batch
+        self.sessions = Sessions(machine_config)
+        self.executor = Executor(machine_config, wire_config)
+        self._config = machine_config
+        self._message_bytes_max = wire_config.message_bytes_max
+
+    def apply(self, entry: Entry) -> Applied:
+        """Apply the next entry. Never raises for anything that a client can send."""
+        assert entry.index == self.applied_index + 1, "entries are applied in order"
+        applied = Applied()
+        if entry.kind == EntryKind.BATCH:
+            self._apply_batch(entry.data, applied)
+        self.applied_index = entry.index
+        results = [reply or b"" for reply in applied.replies]
+        results += [reply for _, _, reply in applied.completions]
+        self.digest = crc32(b"".join(results), crc32(entry.data, self.digest))
+        return applied
+
+    # --- what the gateway asks
+
+    def last_sequence(self, session: bytes) -> int | None:
+        """The highest sequence of the session that was executed; None: unknown session."""
+        known = self.sessions.by_id.get(session)
+        return None if known is None else known.last
+
+    def kept_reply(self, session: bytes, first_sequence: int) -> bytes | None:
+        """The REPLY body of the frame that began there, where it is kept."""
+        known = self.sessions.by_id.get(session)
+        at = None if known is None else known.find(first_sequence)
+        return None if at is None else known.replies[at]
+
+    def is_waiting(self, session: bytes, first_sequence: int) -> bool:
+        """That request is a dequeue that still waits."""
+        return (session, first_sequence) in self.executor.waits.pending
+
+    def waits(self) -> list[tuple[bytes, int, int]]:
+        """(session, first sequence, deadline in replicated ms) of all waits, in order of asking."""
+        return [(wait.session, wait.first_sequence, wait.deadline_ms)
+                for wait in self.executor.waits.pending.values()]
+
+    def next_deadline_ms(self) -> int | None:
+        """Replicated time at which a wait or a session expires next; None: never. It lies in the
+        past while more was due than one entry may expire."""
+        wait = self.executor.waits.earliest()
+        expiry_ms = self.sessions.next_expiry_ms()
+        if wait is None:
+            return expiry_ms
+        return wait.deadline_ms if expiry_ms is None else min(wait.deadline_ms, expiry_ms)
+
+    def read(self, command: bytes) -> tuple[int, bytes]:
+        """(status, result) of a PEEK, SIZE or QUEUES, its length before it; changes nothing."""
+        try:
+            pieces = commands.split_commands(command, 0)
+        except MalformedError:
+            return MALFORMED, b""
+        if len(pieces) != 1 or not pieces[0]:
+            return MALFORMED, b""
+        if pieces[0][0] not in _READS:
+            return UNKNOWN, b""
+        self.executor.begin_request()
+        return self.executor.perform(pieces[0])
+
+    # --- a batch
+
+    def _apply_batch(self, data: bytes, applied: Applied) -> None:
+        """`data` is the whole entry: read in place, because its payload would be a copy."""
+        start = HEADER_BYTES + _STAMP_BYTES
+        if len(data) < start:
+            return
+        stamp_ms = int.from_bytes(data[HEADER_BYTES:start], "big")
+        assert stamp_ms >= self.time_ms, "stamps never decrease along a log"
+        self.time_ms = stamp_ms
+        self._expire(applied)
+        try:
+            bodies = commands.split_commands(data, start)
+        except MalformedError:
+            return
+        ended = self.executor.ended
+        for body in bodies:
+            applied.replies.append(self._apply_request(body, applied))
+            if ended:
+                self._complete(applied)
+
+    def _expire(self, applied: Applied) -> None:
+        waits, sessions, now_ms = self.executor.waits, self.sessions, self.time_ms
+        for _ in range(self._config.expiries_per_entry_max):
+            wait = waits.earliest()
+            if wait is None or wait.deadline_ms > now_ms:
+                break
+            self.executor.end_wait(wait, EMPTY)
+        # First the replies of the waits: that counts as a use of their sessions.
+        self._complete(applied)
+        for _ in range(self._config.expiries_per_entry_max):
+            expiry_ms = sessions.next_expiry_ms()
+            if expiry_ms is None or expiry_ms > now_ms:
+                break
+            sessions.expire_one()
+
+    def _complete(self, applied: Applied) -> None:
+        """Encode and keep the replies of the waits that the executor ended."""
+        for wait, status, payload in self.executor.ended:
+            first = wait.first_sequence
+            reply = requests.encode_reply_results(first, [(status, payload)])
+            self.sessions.complete(wait.session, first, reply, self.time_ms)
+            applied.completions.append((wait.session, first, reply))
+        self.executor.ended.clear()
+
+    # --- a request
+
+    def _apply_request(self, body: bytes, applied: Applied) -> bytes | None:
+        if len(body) < REQUEST_HEAD_BYTES:
+            return _refused(0, 0, ErrorCode.BAD_REQUEST, "the head is cut short")
+        session_id, first, acknowledged, count = REQUEST.unpack_from(body)
+        if not count:
+            return _refused(first, 0, ErrorCode.BAD_REQUEST, "no commands")
+        if session_id == NO_SESSION:
+            return self._perform_request(body, first, count, None)[0]
+        if session_id == INTERNAL_SESSION:
+            return self._perform_internal(body, first, count)
+        session = self.sessions.by_id.get(session_id)
+        if session is None:
+            if first != 1:
+                return _refused(first, count, ErrorCode.SESSION_EXPIRED, "unknown session")
+            if self.sessions.full():
+                return _refused(first, count, ErrorCode.SESSION_LIMIT, "no room for a session")
+            session = self.sessions.open(session_id, self.time_ms)
+        else:
+            self.sessions.use(session_id, session, self.time_ms)
+            if first != session.last + 1:
+                return _repeated(session, first, count)
+        self.sessions.acknowledge(session, acknowledged)    # while the kept frames end at `last`
+        session.last += count
+        reply, close = self._perform_request(body, first, count, session_id)
+        if close:
+            self._close(session_id, session, applied)
+        else:
+            self.sessions.keep(session_id, session, first, reply)
+        return reply
+
+    def _perform_request(self, body: bytes, first: int, count: int,
+                         session_id: bytes | None) -> tuple[bytes | None, bool]:
+        """(REPLY body or None where it waits, whether it closes its session)."""
+        executor = self.executor
+        runs = commands.decode_enqueues(body, REQUEST_HEAD_BYTES, self._message_bytes_max)
+        if runs is not None and runs[1] == count:
+            first_id = executor.enqueue_runs(runs[0])
+            if first_id is not None:
+                return requests.encode_reply_enqueued(first, count, first_id), False
+        try:
+            pieces = commands.split_commands(body, REQUEST_HEAD_BYTES)
+        except MalformedError as error:
+            return _refused(first, count, ErrorCode.BAD_REQUEST, str(error)), False
+        if len(pieces) != count:
+            return _refused(first, count, ErrorCode.BAD_REQUEST, "the count does not fit"), False
+        executor.begin_request()
+        if count == 1 and session_id is not None and pieces[0][:1] == _DEQUEUE_BYTE:
+            result = executor.begin_wait(pieces[0], session_id, first, self.time_ms)
+            if result is None:
+                return None, False
+            return requests.encode_reply_results(first, [result]), False
+        close = False
+        results = []
+        for piece in pieces:
+            if piece == _CLOSE_COMMAND and session_id is not None:
+                close = True
+                results.append((OK, b""))
+            else:
+                results.append(executor.perform(piece))
+        if runs is not None and all(status == OK for status, _ in results):
+            first_id = commands.decode_enqueue_result(results[0][1])
+            return requests.encode_reply_enqueued(first, count, first_id), close
+        return requests.encode_reply_results(first, results), close
+
+    def _close(self, session_id: bytes, session: Session, applied: Applied) -> None:
+        """Drop what is kept; a wait that is still open is cancelled."""
+        self._complete(applied)
+        pending = self.executor.waits.pending
+        waiting = [first for first, reply in zip(session.firsts, session.replies) if reply is None]
+        for first in waiting:
+            self.executor.end_wait(pending[session_id, first], CANCELLED)
+        self._complete(applied)
+        self.sessions.close(session)
+
+    def _perform_internal(self, body: bytes, first: int, count: int) -> bytes:
+        """The leader's own commands, without a session's guard: a repetition finds nothing."""
+        try:
+            pieces = commands.split_commands(body, REQUEST_HEAD_BYTES)
+        except MalformedError as error:
+            return _refused(first, count, ErrorCode.BAD_REQUEST, str(error))
+        if len(pieces) != count:
+            return _refused(first, count, ErrorCode.BAD_REQUEST, "the count does not fit")
+        results = [(self._internal_status(piece), b"") for piece in pieces]
+        return requests.encode_reply_results(first, results)
+
+    def _internal_status(self, command: bytes) -> int:
+        operation = command[0] if command else 0
+        try:
+            if operation == _CANCEL:
+                wait = self.executor.waits.pending.get(commands.decode_cancel(command))
+                if wait is None:
+                    return EMPTY
+                self.executor.end_wait(wait, CANCELLED)
+                return OK
+            if operation == _TIME:
+                commands.decode_nothing(command)
+                return OK
+        except MalformedError:
+            return MALFORMED
+        return UNKNOWN
+
+
+def _repeated(session: Session, first: int, count: int) -> bytes | None:
+    """The answer to a request that is not the session's next: the kept reply (None while it waits),
+    only for exactly the frame that was sent first; else a refusal that is not kept."""
+    if first > session.last:
+        return _refused(first, count, ErrorCode.OUT_OF_ORDER, f"next is {session.last + 1}")
+    at = session.find(first, count)
+    if at is None:
+        return _refused(first, count, ErrorCode.ALREADY_ACKNOWLEDGED, "no reply is kept")
+    return session.replies[at]
+
+
+def _refused(first: int, count: int, code: ErrorCode, text: str) -> bytes:
+    return requests.encode_reply_refused(first, count, code, text)

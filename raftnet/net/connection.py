@@ -1,0 +1,140 @@
+"""Connection: one non-blocking socket with a frame reader and a bounded output.
+
+Rules: one recv a turn and connection, so that none starves the others; output is gathered during a
+turn and leaves with one system call; a client that does not read its replies is read from no more,
+and one over the bound is dropped. A damaged frame costs the connection and nothing else.
+"""
+
+import socket
+from collections.abc import Callable
+
+from raftnet.config import NetConfig
+from raftnet.net.loop import READ, WRITE, Loop
+from raftnet.wire.frames import FrameReader, encode_frame
+
+
+class Connection:
+    """A connected socket.
+
+    `on_frames(connection, frames)` gets complete frames; `on_closed(connection, reason)` is called
+    once, also where this side closes.
+    """
+
+    __slots__ = ("sock", "name", "reader", "greeting", "identity", "opened_ms", "closed",
+                 "_loop", "_config", "_on_frames", "_on_closed", "_out", "_out_bytes", "_events",
+                 "_closing", "_dirty")
+
+    def __init__(self, sock: socket.socket, name: str, loop: Loop, config: NetConfig,
+                 dirty: set["Connection"],
+                 on_frames: Callable[["Connection", list], None],
+                 on_closed: Callable[["Connection", str], None]):
+        self.sock = sock
+        self.name = name                # the other end, for people
+        self.reader = FrameReader()
+        self.greeting = None            # the other end's Hello
+        self.identity = 0               # its node id, once Raft messages are welcome
+        self.opened_ms = 0
+        self.closed = False
+        self._loop = loop
+        self._config = config
+        self._dirty = dirty             # connections with output, flushed at the turn's end
+        self._on_frames = on_frames
+        self._on_closed = on_closed
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._closing = ""              # close with this reason when the output is written
+        self._events = READ
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop.watch(sock, READ, self._on_events)
+
+    @property
+    def out_bytes(self) -> int:
+        """How many bytes wait to be sent."""
+        return self._out_bytes
+
+    def send(self, kind: int, request_id: int, body: bytes) -> None:
+        """Put a frame into the output; it leaves at the end of the turn."""
+        if not self.closed:
+            self.send_bytes(encode_frame(kind, request_id, body))
+
+    def send_bytes(self, frame: bytes) -> None:
+        """Put an encoded frame into the output."""
+        if self.closed or self._closing:
+            return
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+        self._dirty.add(self)
+        if self._out_bytes > self._config.output_bytes_max:
+            self.close(f"does not read: {self._out_bytes} bytes wait for it")
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it."""
+        if self.closed:
+            return
+        if self._out:
+            data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.close(_reason(error))
+                return
+            self._out = [data[sent:]] if sent < len(data) else []
+            self._out_bytes = len(data) - sent
+        if self._closing and not self._out:
+            self.close(self._closing)
+            return
+        self._set_events()
+
+    def close_after_flush(self, reason: str) -> None:
+        """Close once the output is written; what comes in is not read any more."""
+        self._closing = reason
+        self._dirty.add(self)
+
+    def close(self, reason: str) -> None:
+        """Close now."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.forget(self.sock)
+        self.sock.close()
+        self._out = []
+        self._on_closed(self, reason)
+
+    def _set_events(self) -> None:
+        events = WRITE if self._out else 0
+        if not self._closing and self._out_bytes <= self._config.output_pause_bytes:
+            events |= READ
+        if events != self._events:
+            if not self._events:
+                self._loop.watch(self.sock, events, self._on_events)
+            else:
+                self._loop.change(self.sock, events)
+            self._events = events
+
+    def _on_events(self, events: int) -> None:
+        if events & WRITE:
+            self.flush()
+        if events & READ and not self.closed:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = self.sock.recv(self._config.read_bytes)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(_reason(error))
+            return
+        if not data:
+            self.close("closed by the other side")
+            return
+        frames = self.reader.feed(data)
+        if frames or self.reader.error is not None:
+            self._on_frames(self, frames)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,81 @@
+"""The event loop: which sockets are ready, and a wake-up for other threads and signals.
+
+Rules: nothing here blocks but `wait`, up to the time given; callbacks get the event mask and do not
+block either. A wake-up is one byte on a socket pair: any thread may call `wake`.
+"""
+
+import selectors
+import signal
+import socket
+from collections.abc import Callable
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Loop:
+    """Sockets and their callbacks."""
+
+    def __init__(self):
+        self._selector = selectors.DefaultSelector()
+        self._wake_out, self._wake_in = socket.socketpair()
+        for end in (self._wake_out, self._wake_in):
+            end.setblocking(False)
+        self.watch(self._wake_in, READ, self._drain_wakes)
+
+    def watch(self, sock: socket.socket, events: int, callback: Callable[[int], None]) -> None:
+        """Call `callback(events)` when the socket is ready for any of `events`."""
+        self._selector.register(sock, events, callback)
+
+    def change(self, sock: socket.socket, events: int) -> None:
+        """Watch for other events; 0 keeps the place and hears nothing."""
+        if not events:
+            self._selector.unregister(sock)
+            return
+        try:
+            key = self._selector.get_key(sock)
+        except KeyError:
+            raise AssertionError("change() of a socket that is not watched") from None
+        if key.events != events:
+            self._selector.modify(sock, events, key.data)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Watch the socket no more; must come before it is closed."""
+        if sock.fileno() in self._selector.get_map():
+            self._selector.unregister(sock)
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for events and call back; how many sockets were ready."""
+        ready = self._selector.select(max(0.0, timeout_s))
+        for key, events in ready:
+            # An earlier callback of this round may have closed it.
+            if key.fd in self._selector.get_map():
+                key.data(events)
+        return len(ready)
+
+    def wake(self) -> None:
+        """End a wait; may be called from any thread."""
+        try:
+            self._wake_out.send(b"\0")
+        except BlockingIOError:
+            return      # it is full of wake-ups already
+
+    def wake_on_signals(self) -> None:
+        """A signal with a Python handler ends a wait (main thread only)."""
+        signal.set_wakeup_fd(self._wake_out.fileno(), warn_on_full_buffer=False)
+
+    def ignore_signals(self) -> None:
+        """Undo `wake_on_signals`."""
+        signal.set_wakeup_fd(-1)
+
+    def _drain_wakes(self, events: int) -> None:
+        try:
+            while self._wake_in.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._selector.close()
+        self._wake_out.close()
+        self._wake_in.close()

@@ -1,0 +1,111 @@
+"""The Raft messages as bytes (protocol.md, Peer messages); no sockets here.
+
+Rules: one layout a kind; a decoder raises MalformedError on anything that is not exactly it, and on
+entries that do not follow each other, so that the core need not distrust what it is given. Who sent
+a message is known from its connection.
+"""
+
+import struct
+
+from raftnet.errors import MalformedError
+from raftnet.raft.entry import decode_entries
+from raftnet.raft.types import (
+    Append, AppendReply, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, Vote, VoteReply)
+from raftnet.wire.frames import Kind
+
+_PRE_VOTE = struct.Struct(">QQQ")           # term, last log index, last log term
+_PRE_VOTE_REPLY = struct.Struct(">QQB")     # term, for term, granted
+_VOTE = struct.Struct(">QQQB")              # term, last log index, last log term, transfer
+_VOTE_REPLY = struct.Struct(">QB")          # term, granted
+_APPEND = struct.Struct(">QQQQI")           # term, prev index, prev term, leader commit, count
+_APPEND_REPLY = struct.Struct(">QBQQQ")     # term, success, match, hint index, hint term
+_HEARTBEAT = struct.Struct(">QQQQ")         # term, leader commit, round, sent
+_HEARTBEAT_REPLY = struct.Struct(">QQQ")    # term, round, sent
+
+
+def encode_message(message: Message) -> tuple[int, bytes]:
+    """The kind of the frame and its body."""
+    return _ENCODERS[type(message)](message)
+
+
+def decode_message(kind: int, body: bytes) -> Message:
+    """The message in a frame of one of the kinds from 64 on; raises MalformedError."""
+    decode = _DECODERS.get(kind)
+    if decode is None:
+        raise MalformedError(f"no message between nodes has kind {kind}")
+    return decode(body)
+
+
+def _exactly(layout: struct.Struct, body: bytes) -> tuple:
+    if len(body) != layout.size:
+        raise MalformedError(f"{len(body)} bytes where {layout.size} are needed")
+    return layout.unpack(body)
+
+
+def _encode_append(m: Append) -> tuple[int, bytes]:
+    head = _APPEND.pack(m.term, m.prev_log_index, m.prev_log_term, m.leader_commit,
+                        len(m.entries))
+    return Kind.APPEND, b"".join([head, *[entry.data for entry in m.entries]])
+
+
+def _decode_append(body: bytes) -> Append:
+    if len(body) < _APPEND.size:
+        raise MalformedError("APPEND is cut short")
+    term, prev_index, prev_term, commit, count = _APPEND.unpack_from(body)
+    entries = decode_entries(body, _APPEND.size, count)
+    index, last_term = prev_index, prev_term
+    for entry in entries:
+        index += 1
+        if entry.index != index or not last_term <= entry.term <= term:
+            raise MalformedError("APPEND: the entries do not follow each other")
+        last_term = entry.term
+    return Append(term, prev_index, prev_term, commit, entries)
+
+
+def _decode_pre_vote_reply(body: bytes) -> PreVoteReply:
+    term, for_term, granted = _exactly(_PRE_VOTE_REPLY, body)
+    return PreVoteReply(term, for_term, bool(granted))
+
+
+def _decode_vote(body: bytes) -> Vote:
+    term, index, last_term, transfer = _exactly(_VOTE, body)
+    return Vote(term, index, last_term, bool(transfer))
+
+
+def _decode_vote_reply(body: bytes) -> VoteReply:
+    term, granted = _exactly(_VOTE_REPLY, body)
+    return VoteReply(term, bool(granted))
+
+
+def _decode_append_reply(body: bytes) -> AppendReply:
+    term, success, match, hint_index, hint_term = _exactly(_APPEND_REPLY, body)
+    return AppendReply(term, bool(success), match, hint_index, hint_term)
+
+
+_ENCODERS = {
+    PreVote: lambda m: (Kind.PRE_VOTE, _PRE_VOTE.pack(
+        m.term, m.last_log_index, m.last_log_term)),
+    PreVoteReply: lambda m: (Kind.PRE_VOTE_REPLY, _PRE_VOTE_REPLY.pack(
+        m.term, m.for_term, m.granted)),
+    Vote: lambda m: (Kind.VOTE, _VOTE.pack(
+        m.term, m.last_log_index, m.last_log_term, m.transfer)),
+    VoteReply: lambda m: (Kind.VOTE_REPLY, _VOTE_REPLY.pack(m.term, m.granted)),
+    Append: _encode_append,
+    AppendReply: lambda m: (Kind.APPEND_REPLY, _APPEND_REPLY.pack(
+        m.term, m.success, m.match_index, m.hint_index, m.hint_term)),
+    Heartbeat: lambda m: (Kind.HEARTBEAT, _HEARTBEAT.pack(
+        m.term, m.leader_commit, m.round, m.sent_ms)),
+    HeartbeatReply: lambda m: (Kind.HEARTBEAT_REPLY, _HEARTBEAT_REPLY.pack(
+        m.term, m.round, m.sent_ms)),
+}
+
+_DECODERS = {
+    Kind.PRE_VOTE: lambda body: PreVote(*_exactly(_PRE_VOTE, body)),
+    Kind.PRE_VOTE_REPLY: _decode_pre_vote_reply,
+    Kind.VOTE: _decode_vote,
+    Kind.VOTE_REPLY: _decode_vote_reply,
+    Kind.APPEND: _decode_append,
+    Kind.APPEND_REPLY: _decode_append_reply,
+    Kind.HEARTBEAT: lambda body: Heartbeat(*_exactly(_HEARTBEAT, body)),
+    Kind.HEARTBEAT_REPLY: lambda body: HeartbeatReply(*_exactly(_HEARTBEAT_REPLY, body)),
+}

@@ -1,0 +1,195 @@
+"""The command line of node.py: arguments become a Server, which runs until it is stopped.
+
+Exit status: 0 stopped; 1 cannot start or go on, with one clear line; 2 wrong arguments.
+"""
+
+import argparse
+import ipaddress
+import json
+import os
+import random
+import sys
+
+from raftnet import VERSION
+from raftnet.actions import LEVELS, ActionLog
+from raftnet.config import Config
+from raftnet.errors import MalformedError, RaftnetError, StorageError
+from raftnet.raft.membership import QUORUM_RULE_NAMES
+from raftnet.replica import Start
+from raftnet.server import Server
+from raftnet.storage.disk import Disk
+from raftnet.storage.store import Store
+from raftnet.wire.address import format_address, parse_address
+
+_EPILOG = """\
+on an empty data directory:
+  node.py 127.0.0.1:5001                      found a new cluster and lead it
+  node.py 127.0.0.1:5002 --join 127.0.0.1:5001
+                                              ask to be taken in: learner, then voter
+  node.py 127.0.0.1:5001 --cluster 127.0.0.1:5001,127.0.0.1:5002,127.0.0.1:5003
+                                              one of the equal founders
+with a history in it, each of them rejoins the node's cluster from its own files.
+The assignment's form is the same: node.py IP PORT [CONTACT_IP CONTACT_PORT]
+"""
+
+
+def _address(text: str) -> str:
+    try:
+        return format_address(*parse_address(text))
+    except MalformedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _addresses(text: str) -> list[str]:
+    addresses = [_address(part.strip()) for part in text.split(",")]
+    if len(set(addresses)) != len(addresses):
+        raise argparse.ArgumentTypeError("an address is named twice")
+    return addresses
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="node.py", description="Run one node of a raftnet cluster until Ctrl-C.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", metavar="ADDRESS", nargs="+",
+                        help="host:port of this node, [::1]:5001 for IPv6; or IP PORT "
+                        "[CONTACT_IP CONTACT_PORT]")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--join", metavar="ADDRESS", type=_address,
+                       help="a node of the cluster to be taken into")
+    start.add_argument("--cluster", metavar="ADDRESS,ADDRESS,...", type=_addresses,
+                       help="all founders of a new cluster, this node included")
+    start.add_argument("--config", metavar="FILE",
+                       help='JSON: {"cluster": {"0": ["127.0.0.1", 5001], ...}} and any long '
+                       "option by name")
+    parser.add_argument("--data", metavar="DIR", help="data directory; default "
+                        "raftnet-data/HOST-PORT beside node.py")
+    parser.add_argument("--quorum", choices=list(QUORUM_RULE_NAMES.values()), default="majority",
+                        help="who decides; counts at founding only (default: %(default)s)")
+    parser.add_argument("--bind", metavar="ADDRESS", type=_address,
+                        help="where to listen, if not at ADDRESS")
+    parser.add_argument("--insecure", action="store_true",
+                        help="allow an address off loopback: everybody who reaches it is trusted")
+    parser.add_argument("--log-level", choices=list(LEVELS), default="info",
+                        help="(default: %(default)s)")
+    parser.add_argument("--log-all", action="store_true",
+                        help="write every action, without counting repeated kinds")
+    parser.add_argument("--version", action="version", version=f"raftnet {VERSION}")
+    return parser
+
+
+def _read_config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Take what the JSON file says, where the command line says nothing."""
+    try:
+        with open(arguments.config, encoding="utf-8") as file:
+            settings = json.load(file)
+        if not isinstance(settings, dict):
+            raise ValueError("an object is needed")
+        for name, value in settings.items():
+            name = name.replace("-", "_")
+            if name == "cluster":
+                value = [_address(format_address(str(host), int(port)))
+                         for host, port in value.values()]
+            elif name in ("config", "address") or name not in vars(arguments):
+                raise ValueError(f"unknown setting {name!r}")
+            elif name in ("bind", "join"):
+                value = _address(str(value))
+            elif name == "quorum" and value not in QUORUM_RULE_NAMES.values():
+                raise ValueError(f"quorum {value!r} is unknown")
+            elif name == "log_level" and value not in LEVELS:
+                raise ValueError(f"log_level {value!r} is unknown")
+            if getattr(arguments, name) == parser.get_default(name):
+                setattr(arguments, name, value)
+    except OSError as error:
+        parser.error(f"{arguments.config}: {error.strerror}")
+    except (ValueError, TypeError, AttributeError, argparse.ArgumentTypeError) as error:
+        parser.error(f"{arguments.config}: {error}")
+
+
+def _positional(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """The node's address, from either form; the assignment's contact becomes --join."""
+    words = arguments.address
+    try:
+        if len(words) == 1:
+            return _address(words[0])
+        if len(words) in (2, 4):
+            if len(words) == 4:
+                if arguments.join or arguments.cluster or arguments.config:
+                    parser.error("a contact is named twice")
+                arguments.join = _address(f"{words[2]}:{words[3]}")
+            return _address(f"{words[0]}:{words[1]}")
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
+    parser.error("one address is needed, or IP PORT [CONTACT_IP CONTACT_PORT]")
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = parse_address(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False        # a name: where it leads is not known
+
+
+def _data_directory(address: str, given: str | None) -> str:
+    if given:
+        return os.path.abspath(given)
+    host, port = parse_address(address)
+    beside = os.path.dirname(os.path.abspath(sys.argv[0]))
+    return os.path.join(beside, "raftnet-data", f"{host.replace(':', '_')}-{port}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a node; exits the process."""
+    if not __debug__:
+        sys.exit("node.py: assertions keep the data safe: start without -O")
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    address = _positional(parser, arguments)
+    if arguments.config:
+        _read_config(parser, arguments)
+    if arguments.cluster and address not in arguments.cluster:
+        parser.error(f"{address} is not among the founders {','.join(arguments.cluster)}")
+    if arguments.join == address:
+        parser.error("a node cannot join itself: name another node, or none to found a cluster")
+    for each in (address, arguments.bind or address):
+        if not _is_loopback(each) and not arguments.insecure:
+            parser.error(f"{each} is off loopback, and there is no secret yet: add --insecure if "
+                         "everybody who can reach it is trusted")
+    sys.exit(_run(address, arguments))
+
+
+def _run(address: str, arguments: argparse.Namespace) -> int:
+    directory = _data_directory(address, arguments.data)
+    config = Config()
+    actions = ActionLog(address, LEVELS[arguments.log_level], config.log_lines_per_second,
+                        arguments.log_all)
+    actions.say("start", "raftnet %s, data directory %s", VERSION, directory)
+    rule = next(r for r, name in QUORUM_RULE_NAMES.items() if name == arguments.quorum)
+    start = Start(address, arguments.cluster or [], arguments.join or "", rule)
+    server = None
+    try:
+        store = Store.open(Disk(directory), lambda: random.SystemRandom().randint(1, 2**64 - 1),
+                           lambda text: actions.say("storage", "%s", text))
+        server = Server(config, store, start, actions, arguments.bind or "")
+        actions.say("start", "node %016x, start %d of this directory, listening at %s",
+                    store.node_id, store.boot, arguments.bind or address)
+        server.run_until_signal()
+        server.close()
+    except StorageError as error:
+        # Nothing more is synced or promised: the process ends as it is.
+        return _fail(actions, error)
+    except RaftnetError as error:
+        if server is not None:
+            server.close()
+        return _fail(actions, error)
+    actions.stop()
+    return 0
+
+
+def _fail(actions: ActionLog, error: RaftnetError) -> int:
+    actions.stop()
+    print(f"node.py: {error}", file=sys.stderr)
+    return 1

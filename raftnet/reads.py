@@ -1,0 +1,214 @@
+"""What a client may ask beside commands: reads, the log, a node's status, to be taken in.
+
+Rules: READ and LOG are linearizable and the leader's alone, by a read round (ReadIndex, thesis 6.4)
+shared by all reads of a turn; with the local flag any node answers from its own applied state.
+STATUS is answered by any node. JOIN is the leader's, answered when its entry is committed.
+"""
+
+from raftnet import VERSION
+from raftnet.errors import BusyError, ChangeRefusedError, ErrorCode, MalformedError
+from raftnet.raft.membership import Member
+from raftnet.wire import requests
+from raftnet.wire.frames import Kind
+from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
+
+_LOG_LIMIT_MAX = 10_000
+
+
+class Reads:
+    """The questions under way at one node."""
+
+    def __init__(self, replica):
+        self._replica = replica
+        self._token = 0
+        # By token: (client, request id, kind, what to read), until the round is confirmed.
+        self._asked: dict[int, tuple] = {}
+        self._confirmed: list[tuple[int, tuple]] = []   # (index, question), until it is applied
+        self._joins: dict[int, list[tuple]] = {}        # by entry index: (client, request id)
+
+    def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
+        """A frame of a client that is not a REQUEST."""
+        handler = {Kind.READ: self._read, Kind.LOG: self._log, Kind.STATUS: self._status,
+                   Kind.JOIN: self._join}.get(kind)
+        if handler is None:
+            self._replica.refuse(client, request_id, ErrorCode.UNKNOWN_KIND,
+                                 f"no request of a client has kind {kind}")
+            return
+        try:
+            handler(client, request_id, body)
+        except MalformedError as error:
+            self._replica.refuse(client, request_id, ErrorCode.BAD_REQUEST, str(error))
+
+    def _read(self, client, request_id: int, body: bytes) -> None:
+        local, command = requests.decode_read(body)
+        self._ask(local, (client, request_id, Kind.READ, command))
+
+    def _log(self, client, request_id: int, body: bytes) -> None:
+        local, from_index, limit = requests.decode_log(body)
+        self._ask(local, (client, request_id, Kind.LOG, (max(1, from_index), limit)))
+
+    def _ask(self, local: bool, question: tuple) -> None:
+        replica = self._replica
+        if local:
+            if replica.raft is None:
+                replica.refuse(*question[:2], *replica.why_not_serving())
+            else:
+                self._answer(question)
+            return
+        refusal = replica.why_not_serving()
+        if refusal is not None:
+            replica.refuse(*question[:2], *refusal)
+            return
+        self._token += 1
+        self._asked[self._token] = question
+        replica.raft.read(self._token)
+
+    def confirmed(self, token: int, index: int) -> None:
+        """The core's answer: readable once `index` is applied; 0: no longer leader."""
+        question = self._asked.pop(token)
+        if index:
+            self._confirmed.append((index, question))
+        else:
+            self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
+
+    def answer(self) -> None:
+        """Answer the reads whose index is applied; called once a turn."""
+        if not self._confirmed:
+            return
+        applied = self._replica.machine.applied_index
+        waiting = []
+        for index, question in self._confirmed:
+            if index <= applied:
+                self._answer(question)
+            else:
+                waiting.append((index, question))
+        self._confirmed = waiting
+
+    def _answer(self, question: tuple) -> None:
+        client, request_id, kind, what = question
+        replica = self._replica
+        if kind == Kind.READ:
+            status, payload = replica.machine.read(what)
+            body = requests.encode_read_reply(replica.machine.applied_index, status, payload)
+            replica.gateway.answers.append((client, request_id, Kind.READ_REPLY, body))
+            replica.actions.say("read", "a client's read is answered at index %d",
+                                replica.machine.applied_index)
+            return
+        body = self._log_reply(*what)
+        replica.gateway.answers.append((client, request_id, Kind.LOG_REPLY, body))
+        replica.actions.say("request_log", "a client is given the log from index %d", what[0])
+
+    def _log_reply(self, from_index: int, limit: int) -> bytes:
+        """Committed and applied entries only, in one bounded piece."""
+        replica = self._replica
+        log = replica.raft.log
+        first, last = log.base_index + 1, log.applied_index
+        index = max(first, from_index)
+        bytes_max = replica.config.gateway.log_reply_bytes_max
+        entries = []
+        if index <= last:
+            if index >= log.memory_from:
+                entries = log.entries(index, last, bytes_max)
+            else:
+                entries = replica.store.read_entries(index, bytes_max)
+            entries = [e for e in entries if e.index <= last][:max(1, min(limit, _LOG_LIMIT_MAX))]
+        return requests.encode_log_reply(first, last, index + len(entries),
+                                         [entry.data for entry in entries])
+
+    # --- status
+
+    def _status(self, client, request_id: int, body: bytes) -> None:
+        if body:
+            raise MalformedError("STATUS has no body")
+        self._replica.gateway.answers.append(
+            (client, request_id, Kind.STATUS_REPLY, requests.encode_status(self.status())))
+
+    def status(self) -> NodeStatus:
+        """What this node knows of itself and of its cluster."""
+        replica = self._replica
+        raft, machine = replica.raft, replica.machine
+        if raft is None:
+            return NodeStatus(replica.cluster_id, replica.node_id, replica.store.boot,
+                              replica.role_name, 0, 0, 0, 0, 0, 0, 0, False,
+                              replica.start.quorum_rule, replica.address, "", VERSION, [])
+        log, membership = raft.log, raft.membership
+        members = [self._member_status(member) for member in membership.members]
+        return NodeStatus(replica.cluster_id, replica.node_id, replica.store.boot,
+                          replica.role_name, raft.current_term, log.commit_index,
+                          machine.applied_index, log.last_index, log.base_index, log.stable_index,
+                          machine.digest, membership.founded, membership.quorum_rule,
+                          replica.address, replica.leader_address, VERSION, members)
+
+    def _member_status(self, member: Member) -> MemberStatus:
+        raft = self._replica.raft
+        node_id, log = member.node_id, raft.log
+        if node_id == raft.node_id:
+            return MemberStatus(node_id, member.address, member.voter, True, log.stable_index, 0)
+        progress = raft.progress.get(node_id)
+        if progress is not None:
+            silent = raft.now_ms - progress.heard_ms
+            return MemberStatus(node_id, member.address, member.voter,
+                                silent < raft.election_timeout_ms, progress.match_index,
+                                min(silent, UNKNOWN_AGE - 1))
+        if node_id == raft.leader_id:
+            silent = raft.now_ms - raft.leader_contact_ms
+            return MemberStatus(node_id, member.address, member.voter,
+                                silent < raft.election_timeout_ms, 0,
+                                min(silent, UNKNOWN_AGE - 1))
+        return MemberStatus(node_id, member.address, member.voter, False)
+
+    # --- joining
+
+    def _join(self, client, request_id: int, body: bytes) -> None:
+        node_id, address = requests.decode_join(body)
+        replica = self._replica
+        refusal = replica.why_not_serving()
+        if refusal is not None:
+            replica.refuse(client, request_id, *refusal)
+            return
+        membership = replica.raft.membership
+        known, holder = membership.member(node_id), membership.member_at(address)
+        if holder is not None and holder.node_id != node_id:
+            replica.refuse(client, request_id, ErrorCode.ADDRESS_TAKEN,
+                           f"{address} belongs to node {holder.node_id:016x}: start it with its "
+                           "own data directory, or join under another address")
+        elif known is not None and known.address != address:
+            replica.refuse(client, request_id, ErrorCode.ADDRESS_TAKEN,
+                           f"this data directory belongs to {known.address}: start it there")
+        elif known is not None:
+            self._joins.setdefault(replica.raft.log.membership_index, []).append(
+                (client, request_id))
+            self.membership_committed(replica.raft.log.commit_index)
+        else:
+            self._take_in(client, request_id, Member(node_id, address, False))
+
+    def _take_in(self, client, request_id: int, member: Member) -> None:
+        replica = self._replica
+        try:
+            index, _ = replica.raft.propose_membership(
+                replica.raft.membership.with_member(member))
+        except BusyError as error:
+            replica.refuse(client, request_id, ErrorCode.BUSY, str(error))
+        except ChangeRefusedError as error:
+            replica.refuse(client, request_id, error.code, str(error))
+        else:
+            replica.actions.say("membership", "%s (node %016x) asks to be taken in: a learner from "
+                                "index %d on", member.address, member.node_id, index)
+            self._joins.setdefault(index, []).append((client, request_id))
+
+    def membership_committed(self, index: int) -> None:
+        """Memberships up to `index` are committed: whoever waited for one is in."""
+        replica = self._replica
+        for at in [at for at in self._joins if at <= index]:
+            for client, request_id in self._joins.pop(at):
+                replica.gateway.answers.append(
+                    (client, request_id, Kind.JOIN_REPLY,
+                     requests.encode_join_reply(replica.cluster_id)))
+
+    def leadership_lost(self) -> None:
+        """Whoever waits to be taken in must ask again."""
+        for waiting in self._joins.values():
+            for client, request_id in waiting:
+                self._replica.refuse(client, request_id, ErrorCode.NOT_LEADER,
+                                     "this node leads no more")
+        self._joins.clear()

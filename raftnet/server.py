@@ -1,0 +1,307 @@
+"""Server: a Replica with sockets around it.
+
+One port for clients, peers and tools. A turn of the loop: read every ready socket, hear of the disk,
+let the clock take effect, then `Replica.turn()`, and do what it says in its order: messages, the
+disk job, replies. If `_turn` stays this short, the design is intact.
+"""
+
+import errno
+import gc
+import random
+import signal
+import socket
+import sys
+import time
+
+from raftnet.actions import ERROR, WARNING, ActionLog
+from raftnet.config import Config
+from raftnet.errors import ErrorCode, MalformedError, RaftnetError, StorageError
+from raftnet.net.connection import Connection
+from raftnet.net.loop import READ, Loop
+from raftnet.net.peers import Peer, Peers
+from raftnet.replica import Replica, Start, Turn
+from raftnet.storage.store import Store
+from raftnet.storage.worker import DiskWorker
+from raftnet.wire import requests
+from raftnet.wire.address import format_address, parse_address
+from raftnet.wire.frames import PEER_KINDS_FROM, Kind
+
+SWITCH_INTERVAL_S = 0.0002      # the disk thread must get the interpreter back at once
+_ACCEPTS_A_TURN = 64
+_LATE_MS = 100                  # a turn that comes later than this drains its sockets first
+_DRAINS_MAX = 1_000
+_STOP_WAIT_S = 10.0
+
+
+class Server:
+    """One node on a real network and disk. `bind` is where it listens, where that differs."""
+
+    def __init__(self, config: Config, store: Store, start: Start, actions: ActionLog,
+                 bind: str = ""):
+        self.config = config
+        self.actions = actions
+        self._store = store
+        self._loop = Loop()
+        self._dirty: set[Connection] = set()        # connections with output
+        self._accepted: set[Connection] = set()
+        self._peer_of: dict[int, Connection] = {}   # accepted connections of peers, by node id
+        self._began = time.monotonic()
+        self._stopping = False
+        self._listener = _listen(bind or start.address, config.net.listen_backlog)
+        self._loop.watch(self._listener, READ, self._accept)
+        self.replica = Replica(config, store, start, random.SystemRandom().randint, actions)
+        actions.state = self.replica.state_words
+        self._peers = Peers(self, self._loop, config.net, self._dirty, self._dialled_frames)
+        self._worker = DiskWorker(store, self._loop.wake)
+        self._done = 0
+
+    def now_ms(self) -> int:
+        """Milliseconds since this server began, of a clock that never goes back."""
+        return int((time.monotonic() - self._began) * 1000)
+
+    # --- running
+
+    def run(self) -> None:
+        """Serve until `stop` or a signal. Raises StorageError when the disk fails."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        # No cycles are built per operation; a full collection would stall the loop (design).
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        timeout_s = 0.0
+        last_ms = self.now_ms()
+        while not self._stopping:
+            self._loop.wait(timeout_s)
+            if self.now_ms() - last_ms > timeout_s * 1000 + _LATE_MS:
+                self._drain()
+            last_ms = self.now_ms()
+            self._turn()
+            timeout_s = self._timeout_s()
+
+    def run_until_signal(self) -> None:
+        """`run`, ended by SIGINT or SIGTERM; a second one ends the process at once."""
+        def on_signal(number, frame):
+            if self._stopping:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self.actions.say("stop", "%s: stopping", signal.Signals(number).name)
+            self._stopping = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+        self._loop.wake_on_signals()
+        try:
+            self.run()
+        finally:
+            self._loop.ignore_signals()
+
+    def stop(self) -> None:
+        """End `run` soon; may be called from any thread."""
+        self._stopping = True
+        self._loop.wake()
+
+    def close(self) -> None:
+        """Sync what was begun, close everything."""
+        done = self._worker.stop(_STOP_WAIT_S)
+        for connection in list(self._accepted):
+            connection.flush()
+            connection.close("this node stops")
+        self._peers.close()
+        if self._listener is not None:
+            self._loop.forget(self._listener)
+            self._listener.close()
+        self._loop.close()
+        if done:
+            self._store.close()
+        self.actions.say("stop", "stopped; everything is synced" if done
+                         else "stopped without waiting for the disk any longer")
+
+    def _drain(self) -> None:
+        """This node was stopped or held up: hear what came meanwhile before any deadline counts."""
+        self.actions.say("late", "held up: reading what came meanwhile", level=WARNING)
+        for _ in range(_DRAINS_MAX):
+            if not self._loop.wait(0):
+                return
+
+    def _timeout_s(self) -> float:
+        now = self.now_ms()
+        deadline = min(self.replica.next_deadline_ms(), self._peers.next_deadline_ms(now))
+        # One more millisecond: the clock is cut to whole ones.
+        return max(0, deadline - now + 1) / 1000 if deadline > now else 0.0
+
+    # --- the turn
+
+    def _turn(self) -> None:
+        replica = self.replica
+        self._hear_disk()
+        replica.advance_clock(self.now_ms())
+        self._do(replica.turn())
+        self._peers.tick(self.now_ms())
+        self._flush()
+        self.actions.tick()
+
+    def _do(self, turn: Turn) -> None:
+        if turn.peers_changed:
+            self._peers.set_targets(self.replica.dial_targets())
+        for address, message in turn.messages:
+            self._peers.send_message(address, message)
+        for address, kind, body in turn.frames:
+            self._peers.send_frame(address, kind, body)
+        if turn.messages:
+            self._flush()       # followers start their disks while ours does
+        for job in turn.jobs:
+            self._worker.submit(job)
+        for connection, request_id, kind, body in turn.answers:
+            connection.send(kind, request_id, body)
+
+    def _flush(self) -> None:
+        while self._dirty:
+            self._dirty.pop().flush()
+
+    def _hear_disk(self) -> None:
+        worker = self._worker
+        if worker.failure is not None:
+            raise StorageError(f"{worker.failure}; the node stops, start it again when the disk "
+                               "works")
+        if worker.full != self.replica.disk_full:
+            self.replica.disk_full = worker.full
+            if worker.full:
+                self.actions.say("disk", "the disk is full: requests are refused until there is "
+                                 "room", level=ERROR)
+            else:
+                self.actions.say("disk", "the disk has room again", level=WARNING)
+        done = worker.done
+        if done != self._done:
+            self._done = done
+            self.replica.job_done(done)
+
+    # --- accepted connections
+
+    def _accept(self, events: int) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                sock, where = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Too many open files, or the other side is gone already: that one is lost.
+                self.actions.say("accept", "a connection could not be accepted: %s", error,
+                                 level=WARNING)
+                return
+            if len(self._accepted) >= self.config.net.connections_max:
+                sock.close()
+                self.actions.say("accept", "refused a connection: %d are open",
+                                 len(self._accepted), level=WARNING)
+                continue
+            name = format_address(where[0], where[1])
+            connection = Connection(sock, name, self._loop, self.config.net, self._dirty,
+                                    self._accepted_frames, self._accepted_closed)
+            connection.opened_ms = self.now_ms()
+            self._accepted.add(connection)
+            self.replica.gateway.client_opened(connection)
+            self.actions.say("accept", "connection from %s", name)
+
+    def _accepted_closed(self, connection: Connection, reason: str) -> None:
+        self._accepted.discard(connection)
+        self.replica.gateway.client_gone(connection)
+        node_id = connection.identity
+        if node_id and self._peer_of.get(node_id) is connection:
+            del self._peer_of[node_id]
+            self.actions.say("connect", "%s has gone: %s", connection.greeting.address, reason)
+        else:
+            self.actions.say("accept", "connection from %s ended: %s", connection.name, reason)
+
+    def _accepted_frames(self, connection: Connection, frames: list) -> None:
+        replica = self.replica
+        try:
+            for kind, request_id, body in frames:
+                if kind >= PEER_KINDS_FROM:
+                    if not connection.identity:
+                        self._refuse(connection, request_id, ErrorCode.GREETING_REQUIRED,
+                                     "greet with this cluster's id first")
+                        return
+                    replica.peer_frame(connection.identity, kind, body)
+                elif kind == Kind.HELLO:
+                    self._greeted(connection, request_id, requests.decode_hello(body))
+                else:
+                    replica.client_frame(connection, request_id, kind, body)
+                if connection.closed:
+                    return
+        except MalformedError as error:
+            self._refuse(connection, request_id, ErrorCode.BAD_REQUEST, str(error))
+            return
+        error = connection.reader.error
+        if error is not None:
+            self._refuse(connection, 0, error.code, str(error))
+
+    def _refuse(self, connection: Connection, request_id: int, code: ErrorCode, text: str) -> None:
+        """Say why, then close: what follows on this connection cannot be trusted."""
+        self.actions.say("refusal", "%s is refused: %s: %s", connection.name, code.name, text,
+                         level=WARNING)
+        connection.send(Kind.ERROR, request_id, requests.encode_error(code, text))
+        connection.close_after_flush(text)
+
+    def _greeted(self, connection: Connection, request_id: int, hello: requests.Hello) -> None:
+        replica = self.replica
+        if hello.role == requests.ROLE_PEER:
+            refusal = replica.greeted(hello)
+            if refusal is not None:
+                self._refuse(connection, request_id, *refusal)
+                return
+            connection.greeting = hello
+            self._peers.seen(hello.address)
+            if hello.cluster_id == replica.cluster_id and any(replica.cluster_id):
+                self._identify(connection, hello)
+        connection.send(Kind.HELLO_REPLY, request_id, requests.encode_hello(replica.hello()))
+
+    def _identify(self, connection: Connection, hello: requests.Hello) -> None:
+        """A peer of our cluster; a newer connection of it replaces an older one."""
+        older = self._peer_of.get(hello.node_id)
+        connection.identity = hello.node_id
+        self._peer_of[hello.node_id] = connection
+        if older is not None and older is not connection:
+            older.close("replaced by a newer connection of the same node")
+        elif older is None:
+            self.actions.say("connect", "%s has connected", hello.address)
+
+    # --- dialled connections
+
+    def _dialled_frames(self, peer: Peer, connection: Connection, frames: list) -> None:
+        for kind, _, body in frames:
+            if kind == Kind.ERROR and self.replica.joining is None:
+                code, _, text = requests.decode_error(body)
+                self.actions.say("connect", "%s says: %s: %s", peer.address,
+                                 requests.describe_error(code), text, level=WARNING)
+                continue
+            try:
+                self.replica.dialled_frame(peer.address, kind, body)
+            except MalformedError as error:
+                connection.close(str(error))
+                return
+
+    def peer_refused(self, address: str) -> None:
+        """Peers: a connection had ended, and dialling it again was refused."""
+        alive = any(c.greeting.address == address for c in self._peer_of.values())
+        if not alive:
+            self.replica.peer_gone(address)
+
+
+def _listen(address: str, backlog: int) -> socket.socket:
+    """A listening socket; raises RaftnetError with one clear line."""
+    host, port = parse_address(address)
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise RaftnetError(f"cannot listen at {address}: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        what = ("another process listens there; stop it or choose another address"
+                if error.errno == errno.EADDRINUSE else error.strerror)
+        raise RaftnetError(f"cannot listen at {address}: {what}") from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,1 @@
+"""Stand-ins for disk, network, time and chance, and what checks a simulated cluster."""

@@ -1,0 +1,100 @@
+"""What must hold after every event, whatever the network and the disks do (Raft, figure 3).
+
+Rules: it looks at every node after each event and remembers what it saw; it changes nothing. A
+broken property is an AssertionError that names it.
+"""
+
+from raftnet.raft.types import AppendReply, Role, VoteReply
+
+
+class Invariants:
+    """The memory of one cluster's run."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.leaders: dict[int, int] = {}               # term -> who led in it
+        self.entries: dict[tuple[int, int], tuple] = {}     # (index, term) -> (bytes, term before)
+        self.committed: list[tuple[int, bytes]] = []    # by index - 1: (term, bytes)
+        self.votes: dict[tuple[int, int], int] = {}     # (voter, term) -> candidate, once it left
+        self.seen: dict[int, tuple] = {}                # node -> (core, term, vote, commit, leads)
+        self.matches: dict[tuple[int, int, int], int] = {}  # (leader, term, node) -> match_index
+        self.read_floor: dict[int, int] = {}            # token -> committed when it was asked
+        cluster.watch = self._check_promise
+
+    def asked(self, token: int) -> None:
+        """A read begins now: it must see everything that is committed by now."""
+        self.read_floor[token] = len(self.committed)
+
+    def check(self) -> None:
+        """Look at everything."""
+        for node in self.cluster.nodes.values():
+            if node.node_id not in self.cluster.down:
+                self._check_node(node)
+
+    def _check_node(self, node) -> None:
+        core, log = node.core, node.core.log
+        old_core, term, vote, commit, led = self.seen.get(node.node_id, (None, 0, 0, 0, False))
+        if core is not old_core:
+            term, vote, commit, led = node.state.current_term, node.state.voted_for, 0, False
+        assert core.current_term >= term, "current_term went back"
+        assert core.current_term > term or vote in (0, core.voted_for), "the vote changed in a term"
+        assert log.commit_index >= commit, "commit_index went back"
+        assert log.applied_index <= log.commit_index <= log.last_index
+        assert log.stable_index <= log.handed_index <= log.last_index
+        assert log.stable_index <= len(node.file), "stable, and not in the file"
+        self._check_entries(core)
+        leads = core.role is Role.LEADER
+        if leads:
+            self._check_leader(core, began=not led or core.current_term != term)
+        for index in range(commit + 1, log.commit_index + 1):
+            self._check_committed(node, index)
+        for token, index in node.reads.items():
+            assert not index or index >= self.read_floor[token], "a stale read"
+        node.reads.clear()
+        self.seen[node.node_id] = (core, core.current_term, core.voted_for, log.commit_index, leads)
+
+    def _check_entries(self, core) -> None:
+        """Log matching: index and term say the bytes, and what stands before (Raft 5.3)."""
+        log = core.log
+        for index in range(log.last_index, max(log.memory_from, 1) - 1, -1):
+            entry = log.entry(index)
+            known = self.entries.setdefault((index, entry.term),
+                                            (entry.data, log.term_at(index - 1)))
+            assert known == (entry.data, log.term_at(index - 1)), "log matching"
+            if index <= log.applied_index:
+                break       # what is below was seen when it came
+
+    def _check_leader(self, core, began: bool) -> None:
+        term = core.current_term
+        assert self.leaders.setdefault(term, core.node_id) == core.node_id, "two leaders in a term"
+        if began:
+            for index, (committed_term, _) in enumerate(self.committed, 1):
+                assert core.log.term_at(index) == committed_term, "leader completeness"
+        for node_id, progress in core.progress.items():
+            key = core.node_id, term, node_id
+            assert progress.match_index < progress.next_index
+            if not began:
+                assert progress.match_index >= self.matches.get(key, 0) or (
+                    progress.match_index == 0), "match_index went back"
+            self.matches[key] = progress.match_index
+
+    def _check_committed(self, node, index: int) -> None:
+        applied = node.applied
+        entry = applied[index - 1] if index <= len(applied) else node.core.log.entry(index)
+        assert entry.index == index, "applied out of order"
+        if index > len(self.committed):
+            assert index == len(self.committed) + 1
+            self.committed.append((entry.term, entry.data))
+        assert self.committed[index - 1] == (entry.term, entry.data), "a committed entry changed"
+
+    def _check_promise(self, envelope) -> None:
+        """What leaves a node must be on its disk (Raft 5.1, 5.2, 5.3)."""
+        sender, to, message = envelope
+        node = self.cluster.nodes[sender]
+        if isinstance(message, VoteReply) and message.granted:
+            assert self.votes.setdefault((node.node_id, message.term), to) == to, "two votes"
+            assert node.state.current_term >= message.term, "a vote left before its sync"
+            if node.state.current_term == message.term:
+                assert node.state.voted_for == to, "a vote left before its sync"
+        if isinstance(message, AppendReply) and message.success:
+            assert len(node.file) >= message.match_index, "acknowledged before the sync"

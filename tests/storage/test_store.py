@@ -1,0 +1,225 @@
+"""The data directory as a whole: founding, joining, forgetting, jobs, what is refused."""
+
+import os
+import tempfile
+import unittest
+
+from raftnet.errors import (CorruptFileError, DirectoryLockedError, DiskFullError, StorageError)
+from raftnet.raft.types import HardState
+from raftnet.simulation.disk import SimulatedDisk
+from raftnet.storage.disk import Disk
+from raftnet.storage.store import Store
+from tests.storage.building import (CLUSTER_ID, NODE_ID, copy_files, entries, entry, founded, job,
+                                    nothing, open_store)
+
+
+def _log(store: Store) -> list:
+    return store.read_entries(1, 1 << 30)
+
+
+class HistoryTest(unittest.TestCase):
+
+    def test_a_new_directory_has_a_node_id_and_no_history(self):
+        disk = SimulatedDisk()
+        store = open_store(disk)
+        self.assertEqual((store.node_id, store.boot, store.cluster_id), (NODE_ID, 1, None))
+        self.assertEqual((store.hard_state, store.entries), (HardState(), []))
+        self.assertEqual(disk.list(), ["log", "meta"])
+
+    def test_node_id_stays_and_boot_counts(self):
+        disk = SimulatedDisk()
+        open_store(disk).close()
+        for boot in (2, 3, 4):
+            store = Store.open(disk, self.fail, nothing)
+            self.assertEqual((store.node_id, store.boot), (NODE_ID, boot))
+            store.close()
+
+    def test_founded_joined_and_forgotten(self):
+        disk = SimulatedDisk()
+        store = founded(disk)
+        store.close()
+        store = open_store(disk)
+        self.assertEqual((store.cluster_id, store.hard_state), (CLUSTER_ID, HardState(1)))
+        self.assertEqual(store.take_entries(), [entry(1)])
+        self.assertEqual(store.take_entries(), [])
+        store.perform([job([], 2, 77)])
+        store.forget()
+        self.assertEqual((store.cluster_id, store.hard_state, _log(store)), (None, HardState(), []))
+        store.join(b"j" * 16)
+        store.perform([job(entries(1, 3, term=4), 4)])
+        store.close()
+        store = open_store(disk)
+        self.assertEqual((store.cluster_id, store.hard_state), (b"j" * 16, HardState(4)))
+        self.assertEqual(store.entries, entries(1, 3, term=4))
+        self.assertEqual((store.node_id, store.boot), (NODE_ID, 3))
+
+    def test_forgets_nothing_but_entry_1(self):
+        store = founded(SimulatedDisk())
+        store.perform([job(entries(2, 2))])
+        with self.assertRaises(AssertionError):
+            store.forget()
+
+    def test_founding_on_a_full_disk_may_be_tried_again(self):
+        for budget in range(150):
+            disk = SimulatedDisk()
+            store = open_store(disk)
+            disk.bytes_left = budget
+            try:
+                store.found(CLUSTER_ID, entry(1))
+            except DiskFullError:
+                disk.bytes_left = None
+                store.found(CLUSTER_ID, entry(1))
+            left = open_store(copy_files(disk))
+            self.assertEqual((left.cluster_id, left.entries), (CLUSTER_ID, [entry(1)]))
+
+    def test_no_promise_without_an_identity(self):
+        for wrong in (job([], 3, 4), job(entries(1, 1), 1)):
+            with self.assertRaises(AssertionError):
+                open_store(SimulatedDisk()).perform([wrong])
+
+
+class PerformTest(unittest.TestCase):
+
+    def test_jobs_in_one_write_of_each_file(self):
+        disk = SimulatedDisk()
+        store = founded(disk)
+        before = disk.operations
+        store.perform([job(entries(2, 4), 1, 5), job(entries(5, 5)),
+                       job(entries(4, 4, term=3), 3, 8)])
+        self.assertEqual(disk.operations - before, 6)
+        store = open_store(copy_files(disk))
+        self.assertEqual(store.hard_state, HardState(3, 8))
+        self.assertEqual(store.entries, [entry(1), *entries(2, 3), *entries(4, 4, term=3)])
+        self.assertEqual(store.read_entries(2, 1, last_max=2), entries(2, 2))
+
+    def test_nothing_to_do_writes_nothing(self):
+        disk = SimulatedDisk()
+        store = founded(disk)
+        before = disk.operations
+        store.perform([job([], 1), job([])])
+        self.assertEqual(disk.operations, before)
+
+    def test_a_full_disk_at_each_byte_then_the_same_jobs_again(self):
+        jobs = [job(entries(2, 3, term=2), 2, 5), job(entries(3, 4, term=4), 4)]
+        for budget in range(270):
+            disk = SimulatedDisk()
+            store = founded(disk)
+            disk.bytes_left = budget
+            try:
+                store.perform(jobs)
+                self.assertGreater(budget, 4 * 61 - 1)
+            except DiskFullError:
+                self.assertEqual(open_store(copy_files(disk)).entries, [entry(1)])
+                disk.bytes_left = None
+                store.perform(jobs + [job(entries(5, 5, term=5), 5, 1)])
+                self.assertEqual(store.last_index, 5)
+            store = open_store(copy_files(disk))
+            self.assertEqual(store.entries[:4], [entry(1), *entries(2, 2, term=2),
+                                                 *entries(3, 4, term=4)])
+            self.assertGreaterEqual(store.hard_state.current_term, 4)
+
+    def test_broken_promises_are_bugs_of_ours(self):
+        for wrong in (job([], 4, 1), job([], 5, 2), job([], 5, 0), job(entries(2, 2, term=6))):
+            store = founded(SimulatedDisk())
+            store.perform([job([], 5, 1)])
+            with self.assertRaises(AssertionError):
+                store.perform([wrong])
+
+
+class RefusalTest(unittest.TestCase):
+
+    def setUp(self):
+        self.disk = SimulatedDisk()
+        store = founded(self.disk)
+        store.perform([job(entries(2, 9, term=3), 3)])
+        store.close()
+
+    def _refused(self, disk, kind, pattern: str) -> None:
+        before = {name: disk.get(name) for name in disk.list()}
+        with self.assertRaisesRegex(kind, pattern) as caught:
+            open_store(disk)
+        self.assertNotIn("\n", str(caught.exception))
+        self.assertEqual({name: disk.get(name) for name in disk.list()}, before)
+        disk.lock()     # it was given up
+
+    def _without(self, *names: str) -> SimulatedDisk:
+        disk = copy_files(self.disk)
+        for name in names:
+            disk.remove(name)
+        return disk
+
+    def test_a_missing_file_is_named(self):
+        for name in ("meta", "log"):
+            self._refused(self._without(name), StorageError, f"simulated/{name}: missing, although")
+        self._refused(self._without("identity"), StorageError,
+                      "simulated/identity: missing, although the log holds 9 entries")
+        self._refused(self._without("identity", "meta"), StorageError, "simulated/meta: missing")
+
+    def test_a_term_older_than_the_log_is_damage(self):
+        other = SimulatedDisk()
+        founded(other)
+        self._refused(copy_files(self.disk, meta=other.get("meta")), CorruptFileError,
+                      "meta: damaged at byte 0: term 1 is older than the log, which ends in term 3")
+
+    def test_files_of_two_directories(self):
+        other = SimulatedDisk()
+        Store.open(other, lambda: 99, nothing).found(CLUSTER_ID, entry(1))
+        self._refused(copy_files(self.disk, identity=other.get("identity")), CorruptFileError,
+                      "identity: damaged at byte 0: names another node")
+
+    def test_a_short_log_is_damage_where_there_is_history(self):
+        for size in range(28):
+            self._refused(copy_files(self.disk, log=self.disk.get("log")[:size]),
+                          CorruptFileError, f"log: damaged at byte {size}: ")
+
+    def test_a_short_log_without_history_is_begun_anew(self):
+        for size in range(28):
+            disk = SimulatedDisk()
+            open_store(disk).close()
+            disk = copy_files(disk, log=disk.get("log")[:size])
+            founding = open_store(disk)
+            founding.found(CLUSTER_ID, entry(1))
+            self.assertEqual(open_store(copy_files(disk)).entries, [entry(1)])
+
+    def test_what_a_founding_left_is_dropped(self):
+        disk = SimulatedDisk()
+        founded(disk).close()
+        disk.remove("identity")
+        lines = []
+        store = open_store(disk, lines.append)
+        self.assertEqual((store.cluster_id, store.entries, store.hard_state, store.boot),
+                         (None, [], HardState(), 2))
+        self.assertRegex(lines[0], "simulated/log: founding was interrupted")
+
+    def test_files_never_renamed_into_place_are_removed(self):
+        disk = copy_files(self.disk)
+        for name in ("meta", "log", "identity"):
+            disk.put(name + ".new", b"junk")
+        self.assertEqual(open_store(disk).last_index, 9)
+        self.assertEqual(disk.list(), ["identity", "log", "meta"])
+
+
+class RealDiskTest(unittest.TestCase):
+
+    def test_open_lock_close_and_reopen(self):
+        with tempfile.TemporaryDirectory() as folder:
+            directory = os.path.join(folder, "data", "node")
+            store = founded(Disk(directory))
+            self.addCleanup(store.close)
+            with self.assertRaises(DirectoryLockedError):
+                open_store(Disk(directory))
+            store.perform([job(entries(2, 50, term=2), 2, 9)])
+            store.close()
+            self.assertEqual(sorted(os.listdir(directory)), ["identity", "lock", "log", "meta"])
+            with open(os.path.join(directory, "log"), "ab") as file:
+                file.write(b"torn")
+            lines = []
+            store = open_store(Disk(directory), lines.append)
+            self.assertEqual(store.take_entries(), [entry(1), *entries(2, 50, term=2)])
+            self.assertEqual((store.hard_state, store.boot), (HardState(2, 9), 2))
+            self.assertRegex(lines[0], "/log: torn tail of an unfinished write: cut 4 bytes")
+            store.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
