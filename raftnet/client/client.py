@@ -237,8 +237,11 @@ class Queue:
     def _drain(self, session: ClientSession) -> Iterator[int]:
         self._settle_others(session)
         while True:
-            for reply in session.take_answers():
+            answers = session.take_answers()
+            for reply in answers:
                 yield from _reply_ids(reply)
+            if answers:
+                continue            # while we yielded, another call may have brought the rest
             if not session.unanswered:
                 return
             before, deadline = session.acknowledged, clock() + self._client.timeout_s

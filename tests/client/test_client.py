@@ -229,13 +229,13 @@ class ClientTest(unittest.TestCase):
 
     def test_other_calls_while_a_stream_is_under_way(self):
         client = self.client()
-        self.leader.script += [None, fakenode.LATE]
+        self.leader.script += [fakenode.LATE, fakenode.LATE]
         ids = client.queue().enqueue_stream(str(number) for number in range(2_000))
         found = [next(ids)]                     # the second frame is still in flight
         client.queue("other").enqueue("x")
-        self.assertEqual(client.queue().size().messages, 2_000)
         found += ids
-        self.assertEqual(len(found), 2_000)
+        self.assertEqual(found, list(range(1, 2_001)))
+        self.assertEqual(client.queue().size().messages, 2_000)
 
     def test_a_stream_reads_no_further_than_may_be_in_flight(self):
         self.leader.script += [fakenode.SILENT_BEFORE] * 1_000
