@@ -71,7 +71,7 @@ class ActionLog:
             self._end_window(now)
         count = self._counts.get(kind, 0) + 1
         self._counts[kind] = count
-        if count <= self._per_window or level >= WARNING or self._everything:
+        if count <= self._per_window or level >= ERROR or self._everything:
             self._write(level, text % values if values else text)
         else:
             self._skipped[kind] = (level, count - self._per_window)
@@ -94,13 +94,17 @@ class ActionLog:
     def _write(self, level: int, text: str) -> None:
         now = time.time()
         clock = time.strftime("%H:%M:%S", time.localtime(now))
+        if not text.isprintable():      # parts may be a stranger's: no lines or colours of theirs
+            text = "".join(c if c.isprintable() else "?" for c in text)
         mark = "" if level < WARNING else "WARNING: " if level < ERROR else "ERROR: "
         self._logger.log(level, "[%s] [%s.%03d] %s: %s%s", self._address, clock,
                          int(now * 1000) % 1000, self.state(), mark, text)
 
-    def stop(self) -> None:
-        """Write what is waiting; gives up after two seconds where nobody reads."""
+    def stop(self) -> bool:
+        """Write what is waiting; gives up after two seconds where nobody reads. Whether all was
+        written: else the thread still holds the stream, and nobody may touch it."""
         self._end_window(time.monotonic())
         stopping = threading.Thread(target=self._listener.stop, daemon=True)
         stopping.start()
         stopping.join(_STOP_WAIT_S)
+        return not stopping.is_alive()

@@ -64,6 +64,8 @@ class GatewayConfig:
     deadline_grain_ms: int = 50             # replicated deadlines are coalesced to this
     orphan_wait_ms: int = 5_000             # a new leader cancels a wait nobody came back for
     log_reply_bytes_max: int = 1 * MIB      # entries in one LOG reply
+    reads_waiting_max: int = 10_000         # questions without an answer yet; then BUSY
+    reads_turn_bytes_max: int = 8 * MIB     # answers to questions in one turn of the loop
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class NetConfig:
     dial_timeout_ms: int = 3_000
     dial_backoff_ms_min: int = 50
     dial_backoff_ms_max: int = 2_000
+    half_closed_ms: int = 5_000             # answers to a client that sends no more take no longer
     greeting_timeout_ms: int = 10_000       # an unidentified peer connection is closed after this
     listen_backlog: int = 512
 

@@ -17,6 +17,8 @@ from raftnet.wire.frames import Kind
 from raftnet.wire.requests import (
     INTERNAL_SESSION, NO_SESSION, decode_request_head, encode_error, encode_request)
 
+ERROR_TEXT_MAX = 1_000      # characters
+
 # (client, request id, kind, body): a frame to send
 Answer = tuple[object, int, int, bytes]
 
@@ -69,8 +71,9 @@ class Gateway:
     # --- requests in
 
     def refuse(self, client, request_id: int, code: ErrorCode, text: str, leader: str = "") -> None:
-        """Answer with an ERROR."""
-        self.answers.append((client, request_id, Kind.ERROR, encode_error(code, text, leader)))
+        """Answer with an ERROR; a text with foreign parts is cut to fit."""
+        self.answers.append((client, request_id, Kind.ERROR,
+                             encode_error(code, text[:ERROR_TEXT_MAX], leader)))
 
     def request(self, client, request_id: int, body: bytes) -> None:
         """A REQUEST at a leader that may serve."""
@@ -204,6 +207,8 @@ class Gateway:
             if proposed[0] == term:
                 self._answer(proposed[1], applied.replies)
             else:
+                for waiter in proposed[1]:
+                    self._landed(waiter)
                 self._fail(proposed[1], ErrorCode.LEADERSHIP_LOST,
                            "another leader's entry took the place of this request", "")
         for session, first, body in applied.completions:
@@ -214,14 +219,10 @@ class Gateway:
 
     def _answer(self, waiters: list[Waiter], replies: list[bytes | None]) -> None:
         assert len(waiters) == len(replies)
-        answers, sessions = self.answers, self._sessions
+        answers = self.answers
         for waiter, body in zip(waiters, replies):
             session = waiter.session
-            in_flight = sessions.get(session)
-            if in_flight is not None:
-                in_flight.waiters.pop(waiter.first_sequence, None)
-                if not in_flight.waiters:
-                    del sessions[session]
+            self._landed(waiter)
             if waiter.client is None:
                 continue
             if body is not None:
@@ -230,6 +231,14 @@ class Gateway:
                 self._waits[session, waiter.first_sequence] = waiter
                 if waiter.client not in self._live:
                     self._cancel(session, waiter.first_sequence)
+
+    def _landed(self, waiter: Waiter) -> None:
+        """The request is in flight no more; a session without any is the machine's to know."""
+        in_flight = self._sessions.get(waiter.session)
+        if in_flight is not None:
+            in_flight.waiters.pop(waiter.first_sequence, None)
+            if not in_flight.waiters:
+                del self._sessions[waiter.session]
 
     # --- the end of leadership
 

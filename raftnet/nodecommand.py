@@ -4,11 +4,14 @@ Exit status: 0 stopped; 1 cannot start or go on, with one clear line; 2 wrong ar
 """
 
 import argparse
+import contextlib
 import ipaddress
 import json
 import os
 import random
+import signal
 import sys
+from typing import NoReturn
 
 from raftnet import VERSION
 from raftnet.actions import LEVELS, ActionLog
@@ -88,18 +91,22 @@ def _read_config(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         for name, value in settings.items():
             name = name.replace("-", "_")
             if name == "cluster":
-                value = [_address(format_address(str(host), int(port)))
-                         for host, port in value.values()]
+                value = _addresses(",".join(format_address(str(host), int(port))
+                                            for host, port in value.values()))
             elif name in ("config", "address") or name not in vars(arguments):
                 raise ValueError(f"unknown setting {name!r}")
             elif name in ("bind", "join"):
                 value = _address(str(value))
+            elif type(value) is not (bool if name in ("insecure", "log_all") else str):
+                raise ValueError(f"{name!r} cannot be {value!r}")
             elif name == "quorum" and value not in QUORUM_RULE_NAMES.values():
                 raise ValueError(f"quorum {value!r} is unknown")
             elif name == "log_level" and value not in LEVELS:
                 raise ValueError(f"log_level {value!r} is unknown")
             if getattr(arguments, name) == parser.get_default(name):
                 setattr(arguments, name, value)
+        if arguments.join and arguments.cluster:
+            raise ValueError("either join or cluster")
     except OSError as error:
         parser.error(f"{arguments.config}: {error.strerror}")
     except (ValueError, TypeError, AttributeError, argparse.ArgumentTypeError) as error:
@@ -116,11 +123,15 @@ def _positional(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
             if len(words) == 4:
                 if arguments.join or arguments.cluster or arguments.config:
                     parser.error("a contact is named twice")
-                arguments.join = _address(f"{words[2]}:{words[3]}")
-            return _address(f"{words[0]}:{words[1]}")
+                arguments.join = _address(_of_words(words[2], words[3]))
+            return _address(_of_words(words[0], words[1]))
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     parser.error("one address is needed, or IP PORT [CONTACT_IP CONTACT_PORT]")
+
+
+def _of_words(host: str, port: str) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_loopback(address: str) -> bool:
@@ -145,6 +156,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run a node; exits the process."""
     if not __debug__:
         sys.exit("node.py: assertions keep the data safe: start without -O")
+    _open_standard_descriptors()
+    for number in (signal.SIGINT, signal.SIGTERM):      # until the server listens to them
+        signal.signal(number, lambda number, frame: sys.exit(0))
     parser = _parser()
     arguments = parser.parse_args(argv)
     address = _positional(parser, arguments)
@@ -158,10 +172,18 @@ def main(argv: list[str] | None = None) -> None:
         if not _is_loopback(each) and not arguments.insecure:
             parser.error(f"{each} is off loopback, and there is no secret yet: add --insecure if "
                          "everybody who can reach it is trusted")
-    sys.exit(_run(address, arguments))
+    _run(address, arguments)
 
 
-def _run(address: str, arguments: argparse.Namespace) -> int:
+def _open_standard_descriptors() -> None:
+    """Where one is closed, a data file would get its number, and what is meant for a terminal
+    would be written into that file."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _run(address: str, arguments: argparse.Namespace) -> NoReturn:
     directory = _data_directory(address, arguments.data)
     config = Config()
     actions = ActionLog(address, LEVELS[arguments.log_level], config.log_lines_per_second,
@@ -180,16 +202,20 @@ def _run(address: str, arguments: argparse.Namespace) -> int:
         server.close()
     except StorageError as error:
         # Nothing more is synced or promised: the process ends as it is.
-        return _fail(actions, error)
+        _end(actions, 1, str(error))
     except RaftnetError as error:
         if server is not None:
             server.close()
-        return _fail(actions, error)
-    actions.stop()
-    return 0
+        _end(actions, 1, str(error))
+    _end(actions, 0)
 
 
-def _fail(actions: ActionLog, error: RaftnetError) -> int:
-    actions.stop()
-    print(f"node.py: {error}", file=sys.stderr)
-    return 1
+def _end(actions: ActionLog, status: int, text: str = "") -> NoReturn:
+    """End the process. A terminal that is gone or stuck must not change how: the interpreter's own
+    end would wait for it, or end with another status."""
+    if actions.stop() and sys.stderr is not None:
+        with contextlib.suppress(OSError):      # nobody is left to be told
+            if text:
+                print(f"node.py: {text}", file=sys.stderr)
+            sys.stderr.flush()
+    os._exit(status)

@@ -9,10 +9,12 @@ from raftnet import VERSION
 from raftnet.errors import BusyError, ChangeRefusedError, ErrorCode, MalformedError
 from raftnet.raft.membership import Member
 from raftnet.wire import requests
+from raftnet.wire.address import parse_address
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
 
 _LOG_LIMIT_MAX = 10_000
+_READ_BYTES_MAX = 1_024         # a reading command holds a queue's name and a number
 
 
 class Reads:
@@ -24,6 +26,7 @@ class Reads:
         # By token: (client, request id, kind, what to read), until the round is confirmed.
         self._asked: dict[int, tuple] = {}
         self._confirmed: list[tuple[int, tuple]] = []   # (index, question), until it is applied
+        self.cut_short = False          # a turn's bytes were used up: the next one goes on
         self._joins: dict[int, list[tuple]] = {}        # by entry index: (client, request id)
 
     def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
@@ -41,6 +44,8 @@ class Reads:
 
     def _read(self, client, request_id: int, body: bytes) -> None:
         local, command = requests.decode_read(body)
+        if len(command) > _READ_BYTES_MAX:
+            raise MalformedError(f"a READ of {len(command)} bytes cannot be")
         self._ask(local, (client, request_id, Kind.READ, command))
 
     def _log(self, client, request_id: int, body: bytes) -> None:
@@ -49,15 +54,15 @@ class Reads:
 
     def _ask(self, local: bool, question: tuple) -> None:
         replica = self._replica
-        if local:
-            if replica.raft is None:
-                replica.refuse(*question[:2], *replica.why_not_serving())
-            else:
-                self._answer(question)
-            return
-        refusal = replica.why_not_serving()
+        refusal = replica.why_not_serving() if not local or replica.raft is None else None
+        if refusal is None and (len(self._asked) + len(self._confirmed)
+                                >= replica.config.gateway.reads_waiting_max):
+            refusal = ErrorCode.BUSY, "too many reads wait; ask again"
         if refusal is not None:
             replica.refuse(*question[:2], *refusal)
+            return
+        if local:
+            self._confirmed.append((0, question))
             return
         self._token += 1
         self._asked[self._token] = question
@@ -72,19 +77,23 @@ class Reads:
             self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
 
     def answer(self) -> None:
-        """Answer the reads whose index is applied; called once a turn."""
+        """Answer the reads whose index is applied; called once a turn. Up to a number of bytes: a
+        small question may have a large answer, and thousands of them may come at once."""
         if not self._confirmed:
             return
         applied = self._replica.machine.applied_index
+        left = self._replica.config.gateway.reads_turn_bytes_max
         waiting = []
         for index, question in self._confirmed:
-            if index <= applied:
-                self._answer(question)
+            if index <= applied and left > 0:
+                left -= self._answer(question)
             else:
                 waiting.append((index, question))
         self._confirmed = waiting
+        self.cut_short = left <= 0 and bool(waiting)
 
-    def _answer(self, question: tuple) -> None:
+    def _answer(self, question: tuple) -> int:
+        """The bytes of the answer."""
         client, request_id, kind, what = question
         replica = self._replica
         if kind == Kind.READ:
@@ -93,10 +102,11 @@ class Reads:
             replica.gateway.answers.append((client, request_id, Kind.READ_REPLY, body))
             replica.actions.say("read", "a client's read is answered at index %d",
                                 replica.machine.applied_index)
-            return
+            return len(body)
         body = self._log_reply(*what)
         replica.gateway.answers.append((client, request_id, Kind.LOG_REPLY, body))
         replica.actions.say("request_log", "a client is given the log from index %d", what[0])
+        return len(body)
 
     def _log_reply(self, from_index: int, limit: int) -> bytes:
         """Committed and applied entries only, in one bounded piece."""
@@ -110,7 +120,8 @@ class Reads:
             if index >= log.memory_from:
                 entries = log.entries(index, last, bytes_max)
             else:
-                entries = replica.store.read_entries(index, bytes_max)
+                # Above, the file may still show what this node has replaced in memory.
+                entries = replica.store.read_entries(index, bytes_max, log.memory_from - 1)
             entries = [e for e in entries if e.index <= last][:max(1, min(limit, _LOG_LIMIT_MAX))]
         return requests.encode_log_reply(first, last, index + len(entries),
                                          [entry.data for entry in entries])
@@ -161,6 +172,7 @@ class Reads:
 
     def _join(self, client, request_id: int, body: bytes) -> None:
         node_id, address = requests.decode_join(body)
+        parse_address(address)          # MalformedError where it is none
         replica = self._replica
         refusal = replica.why_not_serving()
         if refusal is not None:

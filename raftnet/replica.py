@@ -39,6 +39,8 @@ from raftnet.wire.requests import Hello
 
 _STAMP = Struct(">Q")
 _JOIN_RETRY_MS = 200
+_JOIN_PATIENCE_MS = 3_000       # without an answer the contact is asked again
+_MET_MAX = 1_000
 NO_CLUSTER = bytes(16)
 
 
@@ -94,6 +96,8 @@ class Replica:
         self._join_deadline_ms = 0
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
         self._outgoing: list[Outgoing] = []
+        self._jobs_before = 0           # disk jobs of a provisional cluster that was dropped
+        self._met: dict[int, str] = {}  # addresses of nodes of this cluster, by their greetings
         self._frames: list[tuple[str, int, bytes]] = []
         self._peers_changed = True
         self.machine = Machine(config.machine, config.wire)
@@ -154,8 +158,13 @@ class Replica:
         """The leader's address as far as this node knows, or ""."""
         if self.raft is None or not self.raft.leader_id:
             return ""
-        member = self.raft.membership.member(self.raft.leader_id)
-        return member.address if member is not None else ""
+        return self._address_of(self.raft.leader_id)
+
+    def _address_of(self, node_id: int) -> str:
+        """Where that node is; "" where that is unknown. A node that was just taken in may be
+        sent old entries for long by a leader whose own entry is not among them yet."""
+        member = self.raft.membership.member(node_id)
+        return member.address if member is not None else self._met.get(node_id, "")
 
     @property
     def role_name(self) -> str:
@@ -196,7 +205,7 @@ class Replica:
         ours, theirs = self.cluster_id, hello.cluster_id
         founding = (hello.founders_checksum != 0
                     and hello.founders_checksum == self._founders_checksum())
-        if founding and theirs != ours:
+        if founding and (self.founders is not None or theirs != ours):
             self._founder_greeted(dialled or hello.address, hello)
             ours = self.cluster_id      # the greeting may have completed the founding
         elif (self.founders is not None and hello.founders_checksum
@@ -215,6 +224,8 @@ class Replica:
         member = self.raft.membership.member_at(dialled) if dialled and self.raft else None
         if member is not None and member.node_id != hello.node_id:
             return ErrorCode.WRONG_CLUSTER, f"another node than expected answers at {dialled}"
+        if hello.node_id in self._met or len(self._met) < _MET_MAX:
+            self._met[hello.node_id] = dialled or hello.address
         return None
 
     def _founder_greeted(self, address: str, hello: Hello) -> None:
@@ -228,12 +239,15 @@ class Replica:
         # This node completed the founding before: with another node at that address?
         member = self.raft.membership.member_at(address)
         if member is not None and member.node_id != hello.node_id and (
-                hello.cluster_id == NO_CLUSTER and holds_only_founding(self.raft)
+                holds_only_founding(self.raft)
                 and not self._after_sync and self.raft.disk_idle):
             self.actions.say("found", "the founder at %s was emptied before the cluster was "
                              "complete: founding anew", address, level=WARNING)
             self.store.forget()
+            self._jobs_before += self.raft.jobs_made
             self.raft = None
+            self._outgoing.clear()
+            self._met.clear()
             founders = Founders(self.node_id, self.address,
                                 self.start.founders or [self.address], self.start.quorum_rule)
             self.founders = founders
@@ -252,7 +266,12 @@ class Replica:
     def dial_targets(self) -> list[str]:
         """The addresses to which connections are to be held."""
         if self.raft is not None:
-            return [m.address for m in self.raft.membership.members if m.node_id != self.node_id]
+            addresses = [m.address for m in self.raft.membership.members
+                         if m.node_id != self.node_id]
+            leader = self.leader_address
+            if leader and leader not in addresses and not self.leads:
+                addresses.append(leader)
+            return addresses
         if self.joining is not None:
             return [self.joining.target]
         return [a for a in self.founders.addresses if a != self.address]
@@ -353,20 +372,36 @@ class Replica:
 
     def advance_clock(self, now_ms: int) -> None:
         """The node's monotonic clock, in whole milliseconds from its own start."""
+        self.elapse(now_ms)
+        if self.raft is not None:
+            self.raft.tick(0)
+            self._leader_deadlines()
+        elif self.joining is not None and now_ms >= self._join_deadline_ms:
+            self._ask_to_join()
+
+    def elapse(self, now_ms: int) -> None:
+        """Time has passed, and what came meanwhile follows: it is heard now, before any deadline
+        takes effect in `advance_clock`. Else a late turn would punish those who spoke in time."""
         elapsed = now_ms - self.now_ms
         assert elapsed >= 0, "a monotonic clock"
         self.now_ms = now_ms
         if self.raft is not None:
-            self.raft.tick(elapsed)
-            self._leader_deadlines()
-        elif self.joining is not None and not self.joining.asked and (
-                now_ms >= self._join_deadline_ms):
-            self.joining.asked = True
-            self._frames.append((self.joining.target, Kind.JOIN,
-                                 requests.encode_join(self.node_id, self.address)))
+            self.raft.elapse(elapsed)
+
+    def _ask_to_join(self) -> None:
+        joining = self.joining
+        if joining.asked and joining.refused(""):
+            self._peers_changed = True
+            self.actions.say("join", "no answer: asking %s again", joining.target)
+        joining.asked = True
+        self._join_deadline_ms = self.now_ms + _JOIN_PATIENCE_MS
+        self._frames.append((joining.target, Kind.JOIN,
+                             requests.encode_join(self.node_id, self.address)))
 
     def next_deadline_ms(self) -> int:
         """When advance_clock wants to be called again, at the latest."""
+        if self.reads.cut_short:
+            return self.now_ms
         if self.raft is None:
             return self.now_ms + _JOIN_RETRY_MS
         # The core's clock began when it did.
@@ -403,6 +438,7 @@ class Replica:
 
     def job_done(self, job: int) -> None:
         """The disk jobs up to this one are durable: their promises may leave."""
+        job -= self._jobs_before
         self.raft.advance(job)
         while self._after_sync and self._after_sync[0][0] <= job:
             self._outgoing += self._after_sync.popleft()[1]
@@ -443,7 +479,8 @@ class Replica:
     def _take(self, ready: Ready, turn: Turn) -> None:
         self._outgoing += ready.messages
         if ready.job:
-            turn.jobs.append(Job(ready.job, ready.hard_state, ready.entries))
+            turn.jobs.append(Job(self._jobs_before + ready.job, ready.hard_state, ready.entries,
+                                 ready.rewound))
             self._after_sync.append((ready.job, ready.messages_after_sync))
             if ready.entries:
                 self.actions.say("append", "append entries %d to %d (term %d)",
@@ -478,12 +515,13 @@ class Replica:
         membership = self.raft.membership
         addresses = {member.node_id: member.address for member in membership.members}
         for to, message in self._outgoing:
-            address = addresses.get(to)
+            address = addresses.get(to) or self._met.get(to)
             if address is None:
-                continue        # a removed member, or a leader that we have no entry of yet
+                continue        # a removed member that has not greeted
             if type(message) is Append and message.from_file:
                 message.entries = self.store.read_entries(
-                    message.prev_log_index + 1, self.config.raft.append_bytes_max)
+                    message.prev_log_index + 1, self.config.raft.append_bytes_max,
+                    self.raft.log.stable_index)
                 if not message.entries:
                     continue
             turn.messages.append((address, message))
@@ -500,6 +538,8 @@ class Replica:
         if seen == self._seen:
             return
         self._seen = seen
+        if raft.leader_id and raft.membership.member(raft.leader_id) is None:
+            self._peers_changed = True      # no entry says where it is, only its greeting
         if self._led_term and (raft.role is not Role.LEADER or raft.current_term
                                != self._led_term):
             self._led_term = 0

@@ -8,6 +8,7 @@ disk job, replies. If `_turn` stays this short, the design is intact.
 import errno
 import gc
 import random
+import resource
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ import time
 from raftnet.actions import ERROR, WARNING, ActionLog
 from raftnet.config import Config
 from raftnet.errors import ErrorCode, MalformedError, RaftnetError, StorageError
+from raftnet.gateway import ERROR_TEXT_MAX
 from raftnet.net.connection import Connection
 from raftnet.net.loop import READ, Loop
 from raftnet.net.peers import Peer, Peers
@@ -29,7 +31,9 @@ from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 SWITCH_INTERVAL_S = 0.0002      # the disk thread must get the interpreter back at once
 _ACCEPTS_A_TURN = 64
 _LATE_MS = 100                  # a turn that comes later than this drains its sockets first
-_DRAINS_MAX = 1_000
+_DRAIN_MS_MAX = 100
+_DESCRIPTORS_MAX = 8_192        # as many as the system's default lets every program have
+_OWN_DESCRIPTORS = 64           # files, listener, connections to peers
 _STOP_WAIT_S = 10.0
 
 
@@ -44,12 +48,15 @@ class Server:
         self._loop = Loop()
         self._dirty: set[Connection] = set()        # connections with output
         self._accepted: set[Connection] = set()
+        self._half_closed: dict[Connection, int] = {}   # and when they are closed at the latest
         self._peer_of: dict[int, Connection] = {}   # accepted connections of peers, by node id
         self._began = time.monotonic()
         self._stopping = False
         self._listener = _listen(bind or start.address, config.net.listen_backlog)
         self._loop.watch(self._listener, READ, self._accept)
+        self._connections_max = min(config.net.connections_max, _descriptors() - _OWN_DESCRIPTORS)
         self.replica = Replica(config, store, start, random.SystemRandom().randint, actions)
+        self._loop.before_callbacks = lambda: self.replica.elapse(self.now_ms())
         actions.state = self.replica.state_words
         self._peers = Peers(self, self._loop, config.net, self._dirty, self._dialled_frames)
         self._worker = DiskWorker(store, self._loop.wake)
@@ -80,11 +87,14 @@ class Server:
 
     def run_until_signal(self) -> None:
         """`run`, ended by SIGINT or SIGTERM; a second one ends the process at once."""
+        received = []
+
         def on_signal(number, frame):
+            # No log line here: the handler may interrupt one, with the log's lock held.
             if self._stopping:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
-            self.actions.say("stop", "%s: stopping", signal.Signals(number).name)
+            received.append(number)
             self._stopping = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, on_signal)
@@ -93,6 +103,8 @@ class Server:
             self.run()
         finally:
             self._loop.ignore_signals()
+        for number in received[:1]:
+            self.actions.say("stop", "%s: stopping", signal.Signals(number).name)
 
     def stop(self) -> None:
         """End `run` soon; may be called from any thread."""
@@ -118,13 +130,15 @@ class Server:
     def _drain(self) -> None:
         """This node was stopped or held up: hear what came meanwhile before any deadline counts."""
         self.actions.say("late", "held up: reading what came meanwhile", level=WARNING)
-        for _ in range(_DRAINS_MAX):
-            if not self._loop.wait(0):
-                return
+        # Bounded: under load there is always more to read, and the others wait for our answers.
+        end_ms = self.now_ms() + _DRAIN_MS_MAX
+        while self._loop.wait(0) and self.now_ms() < end_ms:
+            pass
 
     def _timeout_s(self) -> float:
         now = self.now_ms()
-        deadline = min(self.replica.next_deadline_ms(), self._peers.next_deadline_ms(now))
+        deadline = min(self.replica.next_deadline_ms(), self._peers.next_deadline_ms(now),
+                       *self._half_closed.values())
         # One more millisecond: the clock is cut to whole ones.
         return max(0, deadline - now + 1) / 1000 if deadline > now else 0.0
 
@@ -136,6 +150,8 @@ class Server:
         replica.advance_clock(self.now_ms())
         self._do(replica.turn())
         self._peers.tick(self.now_ms())
+        if self._half_closed:
+            self._close_overdue()
         self._flush()
         self.actions.tick()
 
@@ -187,14 +203,15 @@ class Server:
                 self.actions.say("accept", "a connection could not be accepted: %s", error,
                                  level=WARNING)
                 return
-            if len(self._accepted) >= self.config.net.connections_max:
+            if len(self._accepted) >= self._connections_max:
                 sock.close()
                 self.actions.say("accept", "refused a connection: %d are open",
                                  len(self._accepted), level=WARNING)
                 continue
             name = format_address(where[0], where[1])
             connection = Connection(sock, name, self._loop, self.config.net, self._dirty,
-                                    self._accepted_frames, self._accepted_closed)
+                                    self._accepted_frames, self._accepted_closed,
+                                    self._accepted_half_closed)
             connection.opened_ms = self.now_ms()
             self._accepted.add(connection)
             self.replica.gateway.client_opened(connection)
@@ -202,6 +219,7 @@ class Server:
 
     def _accepted_closed(self, connection: Connection, reason: str) -> None:
         self._accepted.discard(connection)
+        self._half_closed.pop(connection, None)
         self.replica.gateway.client_gone(connection)
         node_id = connection.identity
         if node_id and self._peer_of.get(node_id) is connection:
@@ -209,6 +227,18 @@ class Server:
             self.actions.say("connect", "%s has gone: %s", connection.greeting.address, reason)
         else:
             self.actions.say("accept", "connection from %s ended: %s", connection.name, reason)
+
+    def _accepted_half_closed(self, connection: Connection) -> None:
+        """It sends no more and is owed answers: it gets those, but its waits end now, as it may
+        well be dead."""
+        self.replica.gateway.client_gone(connection)
+        self._half_closed[connection] = self.now_ms() + self.config.net.half_closed_ms
+
+    def _close_overdue(self) -> None:
+        now = self.now_ms()
+        for connection, deadline in list(self._half_closed.items()):
+            if now >= deadline:
+                connection.close("closed by the other side; no answer in time")
 
     def _accepted_frames(self, connection: Connection, frames: list) -> None:
         replica = self.replica
@@ -235,6 +265,7 @@ class Server:
 
     def _refuse(self, connection: Connection, request_id: int, code: ErrorCode, text: str) -> None:
         """Say why, then close: what follows on this connection cannot be trusted."""
+        text = text[:ERROR_TEXT_MAX]
         self.actions.say("refusal", "%s is refused: %s: %s", connection.name, code.name, text,
                          level=WARNING)
         connection.send(Kind.ERROR, request_id, requests.encode_error(code, text))
@@ -243,6 +274,7 @@ class Server:
     def _greeted(self, connection: Connection, request_id: int, hello: requests.Hello) -> None:
         replica = self.replica
         if hello.role == requests.ROLE_PEER:
+            parse_address(hello.address)        # MalformedError where it is none
             refusal = replica.greeted(hello)
             if refusal is not None:
                 self._refuse(connection, request_id, *refusal)
@@ -278,11 +310,24 @@ class Server:
                 connection.close(str(error))
                 return
 
-    def peer_refused(self, address: str) -> None:
-        """Peers: a connection had ended, and dialling it again was refused."""
-        alive = any(c.greeting.address == address for c in self._peer_of.values())
-        if not alive:
-            self.replica.peer_gone(address)
+    def peer_refused(self, address: str) -> bool:
+        """Peers: a connection had ended, and dialling it again was refused. Whether that node is
+        gone: not while it has a connection to us."""
+        if any(c.greeting.address == address for c in self._peer_of.values()):
+            return False
+        self.replica.peer_gone(address)
+        return True
+
+
+def _descriptors() -> int:
+    """How many files this process may have open; raised as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _DESCRIPTORS_MAX
+    wanted = _DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_MAX)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def _listen(address: str, backlog: int) -> socket.socket:

@@ -2,7 +2,8 @@
 
 Rules: one recv a turn and connection, so that none starves the others; output is gathered during a
 turn and leaves with one system call; a client that does not read its replies is read from no more,
-and one over the bound is dropped. A damaged frame costs the connection and nothing else.
+and one over the bound is dropped. A damaged frame costs the connection and nothing else. A client
+that has closed its sending side (`nc -N`) still gets the answers that it is owed.
 """
 
 import socket
@@ -12,22 +13,27 @@ from raftnet.config import NetConfig
 from raftnet.net.loop import READ, WRITE, Loop
 from raftnet.wire.frames import FrameReader, encode_frame
 
+_JOIN_BYTES_MAX = 1024 * 1024
+
 
 class Connection:
     """A connected socket.
 
     `on_frames(connection, frames)` gets complete frames; `on_closed(connection, reason)` is called
-    once, also where this side closes.
+    once, also where this side closes. With `on_half_closed(connection)` every frame that comes is
+    owed one answer: it is called where the other side ends and is still owed some; the connection
+    then closes by itself once they are sent, and the callee bounds the time until then.
     """
 
     __slots__ = ("sock", "name", "reader", "greeting", "identity", "opened_ms", "closed",
                  "_loop", "_config", "_on_frames", "_on_closed", "_out", "_out_bytes", "_events",
-                 "_closing", "_dirty")
+                 "_closing", "_dirty", "_on_half_closed", "_half_closed", "_owed")
 
     def __init__(self, sock: socket.socket, name: str, loop: Loop, config: NetConfig,
                  dirty: set["Connection"],
                  on_frames: Callable[["Connection", list], None],
-                 on_closed: Callable[["Connection", str], None]):
+                 on_closed: Callable[["Connection", str], None],
+                 on_half_closed: Callable[["Connection"], None] | None = None):
         self.sock = sock
         self.name = name                # the other end, for people
         self.reader = FrameReader()
@@ -40,7 +46,10 @@ class Connection:
         self._dirty = dirty             # connections with output, flushed at the turn's end
         self._on_frames = on_frames
         self._on_closed = on_closed
-        self._out: list[bytes] = []
+        self._on_half_closed = on_half_closed
+        self._half_closed = False       # the other side sends no more, and is owed answers
+        self._owed = 0                  # frames received less frames sent
+        self._out: list[bytes | memoryview] = []
         self._out_bytes = 0
         self._closing = ""              # close with this reason when the output is written
         self._events = READ
@@ -56,6 +65,7 @@ class Connection:
     def send(self, kind: int, request_id: int, body: bytes) -> None:
         """Put a frame into the output; it leaves at the end of the turn."""
         if not self.closed:
+            self._owed -= 1
             self.send_bytes(encode_frame(kind, request_id, body))
 
     def send_bytes(self, frame: bytes) -> None:
@@ -73,20 +83,35 @@ class Connection:
         if self.closed:
             return
         if self._out:
-            data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
             try:
-                sent = self.sock.send(data)
-            except BlockingIOError:
-                sent = 0
+                self._send_waiting()
             except OSError as error:
                 self.close(_reason(error))
                 return
-            self._out = [data[sent:]] if sent < len(data) else []
-            self._out_bytes = len(data) - sent
-        if self._closing and not self._out:
-            self.close(self._closing)
+        if not self._out and (self._closing or self._half_closed and self._owed <= 0):
+            self.close(self._closing or "closed by the other side")
             return
         self._set_events()
+
+    def _send_waiting(self) -> None:
+        """One send for a usual turn's output. What a slow reader leaves is not copied again and
+        again: no more is joined at once than a socket may take."""
+        out = self._out
+        while out:
+            count, size = 0, 0
+            while count < len(out) and size < _JOIN_BYTES_MAX:
+                size += len(out[count])
+                count += 1
+            data = b"".join(out[:count]) if count > 1 else out[0]
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                return
+            self._out_bytes -= sent
+            if sent < size:
+                out[:count] = [memoryview(data)[sent:]]
+                return
+            del out[:count]
 
     def close_after_flush(self, reason: str) -> None:
         """Close once the output is written; what comes in is not read any more."""
@@ -105,7 +130,8 @@ class Connection:
 
     def _set_events(self) -> None:
         events = WRITE if self._out else 0
-        if not self._closing and self._out_bytes <= self._config.output_pause_bytes:
+        if (not self._closing and not self._half_closed
+                and self._out_bytes <= self._config.output_pause_bytes):
             events |= READ
         if events != self._events:
             if not self._events:
@@ -129,11 +155,20 @@ class Connection:
             self.close(_reason(error))
             return
         if not data:
-            self.close("closed by the other side")
+            self._ended()
             return
         frames = self.reader.feed(data)
+        self._owed += len(frames)
         if frames or self.reader.error is not None:
             self._on_frames(self, frames)
+
+    def _ended(self) -> None:
+        if self._on_half_closed is None or self.identity or not (self._owed > 0 or self._out):
+            self.close("closed by the other side")
+            return
+        self._half_closed = True
+        self._set_events()      # or the end of its input would be reported again and again
+        self._on_half_closed(self)
 
 
 def _reason(error: OSError) -> str:

@@ -20,6 +20,7 @@ class Loop:
         self._wake_out, self._wake_in = socket.socketpair()
         for end in (self._wake_out, self._wake_in):
             end.setblocking(False)
+        self.before_callbacks: Callable[[], None] = lambda: None   # called once a wait, after it
         self.watch(self._wake_in, READ, self._drain_wakes)
 
     def watch(self, sock: socket.socket, events: int, callback: Callable[[int], None]) -> None:
@@ -46,9 +47,11 @@ class Loop:
     def wait(self, timeout_s: float) -> int:
         """Wait for events and call back; how many sockets were ready."""
         ready = self._selector.select(max(0.0, timeout_s))
+        self.before_callbacks()
+        watched = self._selector.get_map()
         for key, events in ready:
-            # An earlier callback of this round may have closed it.
-            if key.fd in self._selector.get_map():
+            # An earlier callback of this round may have closed it, or put another in its place.
+            if key.fd in watched and watched[key.fd].data is key.data:
                 key.data(events)
         return len(ready)
 

@@ -1,17 +1,20 @@
 """The Raft messages as bytes (protocol.md, Peer messages); no sockets here.
 
 Rules: one layout a kind; a decoder raises MalformedError on anything that is not exactly it, and on
-entries that do not follow each other, so that the core need not distrust what it is given. Who sent
-a message is known from its connection.
+entries that do not follow each other, are a membership that cannot be read or a batch without a
+stamp, so that the core need not distrust what it is given. Who sent a message is known from its
+connection.
 """
 
 import struct
 
 from raftnet.errors import MalformedError
-from raftnet.raft.entry import decode_entries
+from raftnet.raft.entry import HEADER_BYTES, EntryKind, decode_entries
+from raftnet.raft.membership import decode_membership
 from raftnet.raft.types import (
     Append, AppendReply, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, Vote, VoteReply)
 from raftnet.wire.frames import Kind
+from raftnet.wire.requests import unpack_flag
 
 _PRE_VOTE = struct.Struct(">QQQ")           # term, last log index, last log term
 _PRE_VOTE_REPLY = struct.Struct(">QQB")     # term, for term, granted
@@ -21,6 +24,7 @@ _APPEND = struct.Struct(">QQQQI")           # term, prev index, prev term, leade
 _APPEND_REPLY = struct.Struct(">QBQQQ")     # term, success, match, hint index, hint term
 _HEARTBEAT = struct.Struct(">QQQQ")         # term, leader commit, round, sent
 _HEARTBEAT_REPLY = struct.Struct(">QQQ")    # term, round, sent
+_STAMP_BYTES = 8                            # of a batch; replicas follow it before it is applied
 
 
 def encode_message(message: Message) -> tuple[int, bytes]:
@@ -59,27 +63,32 @@ def _decode_append(body: bytes) -> Append:
         if entry.index != index or not last_term <= entry.term <= term:
             raise MalformedError("APPEND: the entries do not follow each other")
         last_term = entry.term
+        if entry.kind == EntryKind.BATCH:
+            if len(entry.data) < HEADER_BYTES + _STAMP_BYTES:
+                raise MalformedError("APPEND: a batch has no stamp")
+        elif entry.kind == EntryKind.MEMBERSHIP:
+            decode_membership(entry.payload)
     return Append(term, prev_index, prev_term, commit, entries)
 
 
 def _decode_pre_vote_reply(body: bytes) -> PreVoteReply:
     term, for_term, granted = _exactly(_PRE_VOTE_REPLY, body)
-    return PreVoteReply(term, for_term, bool(granted))
+    return PreVoteReply(term, for_term, unpack_flag(granted))
 
 
 def _decode_vote(body: bytes) -> Vote:
     term, index, last_term, transfer = _exactly(_VOTE, body)
-    return Vote(term, index, last_term, bool(transfer))
+    return Vote(term, index, last_term, unpack_flag(transfer))
 
 
 def _decode_vote_reply(body: bytes) -> VoteReply:
     term, granted = _exactly(_VOTE_REPLY, body)
-    return VoteReply(term, bool(granted))
+    return VoteReply(term, unpack_flag(granted))
 
 
 def _decode_append_reply(body: bytes) -> AppendReply:
     term, success, match, hint_index, hint_term = _exactly(_APPEND_REPLY, body)
-    return AppendReply(term, bool(success), match, hint_index, hint_term)
+    return AppendReply(term, unpack_flag(success), match, hint_index, hint_term)
 
 
 _ENCODERS = {

@@ -22,12 +22,15 @@ from raftnet.wire.frames import Kind, encode_frame
 
 _EARLY_BYTES_MAX = 256 * 1024       # of messages that wait for a connection in the making
 _REGREET_MS = 100                   # a node that has no cluster yet is greeted again
+# A path that swallows everything ends the connection after this, where the system can do it:
+# left alone, TCP tries again ever more rarely, and would be silent long after the path has healed.
+_UNSENT_MS_MAX = 10_000
 
 
 class Peer:
     """The dialled side of one other node."""
 
-    __slots__ = ("address", "sock", "connection", "greeted_ms", "ready", "backoff_ms", "retry_ms",
+    __slots__ = ("address", "sock", "connection", "greeted_ms", "greeted_with", "ready", "backoff_ms", "retry_ms",
                  "deadline_ms", "early", "early_bytes", "was_up", "told_down")
 
     def __init__(self, address: str):
@@ -35,6 +38,7 @@ class Peer:
         self.sock: socket.socket | None = None      # while connecting
         self.connection: Connection | None = None   # once connected
         self.greeted_ms = 0             # when the last greeting was sent
+        self.greeted_with = b""          # the cluster id in it
         self.ready = False              # greeted, of our cluster: messages are welcome
         self.backoff_ms = 0             # 0: dial at once
         self.retry_ms = 0               # when to dial
@@ -79,7 +83,8 @@ class Peers:
         """A Raft message, if there is a connection or will be one soon."""
         peer = self._peers.get(address)
         if peer is None or not (peer.ready or peer.sock is not None
-                                or peer.connection is not None):
+                                or peer.connection is not None
+                                or peer.retry_ms <= self._node.now_ms()):
             return
         kind, body = encode_message(message)
         frame = encode_frame(kind, 0, body)
@@ -108,8 +113,10 @@ class Peers:
         for peer in self._peers.values():
             if peer.connection is None and peer.sock is None:
                 deadline = min(deadline, peer.retry_ms)
+            elif peer.connection is None or peer.connection.greeting is None:
+                deadline = min(deadline, peer.deadline_ms)
             elif not peer.ready:
-                deadline = min(deadline, peer.deadline_ms, peer.greeted_ms + _REGREET_MS)
+                deadline = min(deadline, peer.greeted_ms + _REGREET_MS)
         return deadline
 
     def tick(self, now_ms: int) -> None:
@@ -139,6 +146,8 @@ class Peers:
             self._failed(peer, str(error), refused=False)
             return
         peer.sock.setblocking(False)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNSENT_MS_MAX)
         result = peer.sock.connect_ex(where)
         if result not in (0, errno.EINPROGRESS):
             self._failed(peer, errno.errorcode.get(result, str(result)),
@@ -163,8 +172,9 @@ class Peers:
 
     def _greet(self, peer: Peer) -> None:
         peer.greeted_ms = self._node.now_ms()
-        hello = requests.encode_hello(self._node.replica.hello())
-        peer.connection.send(Kind.HELLO, 0, hello)
+        hello = self._node.replica.hello()
+        peer.greeted_with = hello.cluster_id
+        peer.connection.send(Kind.HELLO, 0, requests.encode_hello(hello))
 
     def _frames(self, peer: Peer, connection: Connection, frames: list) -> None:
         try:
@@ -193,7 +203,9 @@ class Peers:
         connection.greeting = hello
         replica = node.replica
         was_ready = peer.ready
-        peer.ready = (hello.cluster_id == replica.cluster_id and any(replica.cluster_id))
+        # Only a greeting that carried our cluster's id makes us known over there.
+        peer.ready = (hello.cluster_id == replica.cluster_id == peer.greeted_with
+                      and any(replica.cluster_id))
         peer.backoff_ms = 0
         peer.told_down = False
         if peer.ready and not was_ready or first and replica.joining is not None:
@@ -229,8 +241,8 @@ class Peers:
             self._node.actions.say("connect", "cannot reach %s: %s; trying again", peer.address,
                                    reason)
         if refused and peer.was_up:
-            peer.was_up = False
-            self._node.peer_refused(peer.address)
+            # Not heard yet where its own connection to us has not ended: the next redial will tell.
+            peer.was_up = not self._node.peer_refused(peer.address)
         self._wait(peer)
 
     def _wait(self, peer: Peer) -> None:

@@ -54,6 +54,7 @@ class Raft:
         self.pre_voting = False                     # asking before raising the term
         self.pre_votes: set[int] = set()            # who granted; by sender, never by message
         self.votes: set[int] = set()                # who granted in current_term
+        self.campaign_term = 0                      # asked for votes in it, in this life; 0: none
         self.election_deadline_ms = 0
         self.gone_attempts = 0                      # > 0: the leader's death was seen
         self.failed_rounds = 0                      # elections without outcome since a leader
@@ -69,7 +70,7 @@ class Raft:
         self.messages: list[Outgoing] = []
         self.messages_after_sync: list[Outgoing] = []
         self.reads_done: list[ReadState] = []
-        # Disk jobs under way: (number, when, log epoch, last index, term, term of an own vote or 0).
+        # Disk jobs under way: (number, when, epoch, last index, term, term of an own vote or 0).
         self._jobs: deque[tuple[int, int, int, int, int, int]] = deque()
         self._job = 0
         self._handed_state = hard_state             # last given to the disk
@@ -98,6 +99,11 @@ class Raft:
     def disk_idle(self) -> bool:
         """Whether no disk job is under way."""
         return not self._jobs
+
+    @property
+    def jobs_made(self) -> int:
+        """The number of the newest disk job."""
+        return self._job
 
     @property
     def leads_ready(self) -> bool:
@@ -189,6 +195,7 @@ class Raft:
         if (self.current_term != self._handed_state.current_term
                 or self.voted_for != self._handed_state.voted_for):
             hard_state = self._handed_state = HardState(self.current_term, self.voted_for)
+        rewound = log.rewound
         entries = log.hand_to_disk() if log.handed_index < log.last_index else []
         job = 0
         if hard_state is not None or entries or (self.messages_after_sync and self._jobs):
@@ -205,7 +212,7 @@ class Raft:
         if not (job or self.messages or committed or self.reads_done):
             return None
         ready = Ready(job, self.messages, hard_state, entries, self.messages_after_sync,
-                      committed, self.reads_done)
+                      committed, self.reads_done, rewound)
         self.messages, self.messages_after_sync, self.reads_done = [], [], []
         return ready
 
@@ -260,6 +267,7 @@ class Raft:
         self.leader_id = 0
         self.raise_term(self.current_term + 1)
         self.voted_for = self.node_id
+        self.campaign_term = self.current_term
         self._own_vote_term = self.current_term
 
     def become_leader(self) -> None:
@@ -267,6 +275,7 @@ class Raft:
         assert self.role is Role.CANDIDATE, "only a candidate becomes leader"
         self.role = Role.LEADER
         self.pre_voting = False
+        self.campaign_term = 0
         self.leader_id = self.node_id
         self.gone_attempts = self.failed_rounds = 0
         leader.begin(self)

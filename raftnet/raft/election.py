@@ -84,8 +84,13 @@ def _count_pre_votes(raft) -> None:
 
 
 def count_votes(raft) -> None:
-    """Become leader where a quorum of voters granted a vote in this term."""
-    if raft.role is Role.CANDIDATE and _quorum_of(raft, raft.votes):
+    """Become leader where a quorum of voters granted a vote in this term.
+
+    Once in a term, and not for an earlier life's campaign: entries of this term that were sent and
+    then lost by a crash would get others in their places.
+    """
+    campaigns = raft.role is Role.CANDIDATE and raft.campaign_term == raft.current_term
+    if campaigns and _quorum_of(raft, raft.votes):
         raft.become_leader()
 
 
@@ -117,8 +122,7 @@ def on_vote(raft, sender: int, message: Vote) -> None:
 
 def on_vote_reply(raft, sender: int, message: VoteReply) -> None:
     """Count it by its sender, in its own term only."""
-    if (message.granted and message.term == raft.current_term
-            and raft.role is Role.CANDIDATE and raft.voted_for == raft.node_id):
+    if message.granted and message.term == raft.current_term and raft.role is Role.CANDIDATE:
         raft.votes.add(sender)
         count_votes(raft)
 

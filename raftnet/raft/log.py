@@ -31,6 +31,7 @@ class RaftLog:
         self.handed_index = base_index          # handed to the disk
         self.stable_index = base_index          # known durable
         self.epoch = 0                          # raised by every truncation
+        self.rewound = False                    # what is handed to the disk next replaces entries
         for entry in entries:
             self.append(entry)
         self.handed_index = self.stable_index = self.last_index
@@ -119,7 +120,9 @@ class RaftLog:
             self._run_terms.pop()
         while self._memberships[-1][0] >= index:
             self._memberships.pop()
-        self.handed_index = min(self.handed_index, index - 1)
+        if index <= self.handed_index:
+            self.handed_index = index - 1
+            self.rewound = True
         self.stable_index = min(self.stable_index, index - 1)
         self.epoch += 1
 
@@ -127,6 +130,7 @@ class RaftLog:
         """The entries that the disk has not been given yet."""
         entries = self._entries[self.handed_index + 1 - self._memory_from:]
         self.handed_index = self.last_index
+        self.rewound = False
         return entries
 
     def commit_to(self, index: int) -> None:

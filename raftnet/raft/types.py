@@ -145,3 +145,4 @@ class Ready:
     messages_after_sync: list[Outgoing]     # leave when the job is durable
     committed: list[Entry]                  # apply in order
     reads: list[ReadState]                  # serve once applied_index >= read.index
+    rewound: bool = False                   # the first entry annuls some that were handed out

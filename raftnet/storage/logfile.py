@@ -11,7 +11,7 @@ import gc
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from raftnet.errors import CorruptFileError, DiskFullError, MalformedError
 from raftnet.raft.entry import Entry, decode_entry
@@ -140,7 +140,9 @@ class LogFile:
     def _annul(self, entries: list[Entry], entry: Entry, offset: int) -> int:
         """Drop what the record at `offset` replaces; the term before it."""
         place = entry.index - self.base_index - 1
-        if not 0 <= place < len(entries) or entries[place].term == entry.term:
+        # The same entry again is right: it annuls what follows it (Job.rewound).
+        if not 0 <= place < len(entries) or (entries[place].term == entry.term
+                                             and entries[place].data != entry.data):
             raise CorruptFileError(self._disk.path(LOG_NAME), offset, f"entry {entry.index} of "
                                    f"term {entry.term} cannot follow entry "
                                    f"{self.base_index + len(entries)}")
@@ -161,13 +163,14 @@ class LogFile:
 
     # --- append
 
-    def append(self, entries: list[Entry]) -> None:
+    def append(self, entries: list[Entry], rewinding: Set[int] = frozenset()) -> None:
         """Write the entries in one write and sync them.
 
-        Each must be last + 1, or replace an entry of another term and all above it. Raises
+        Each must be last + 1, or replace an entry of another term and all above it; those whose
+        `id()` is in `rewinding` may also stand there already: only what follows is annulled. Raises
         DiskFullError (nothing is changed, try again) or StorageError (the process must end).
         """
-        batch = _Batch(self, entries)
+        batch = _Batch(self, entries, rewinding)
         try:
             self._disk.write_at(self._handle, self._end, b"".join(batch.parts))
         except DiskFullError:
@@ -233,7 +236,7 @@ class LogFile:
 class _Batch:
     """One append's bytes, and what it does to the map."""
 
-    def __init__(self, log: LogFile, entries: list[Entry]):
+    def __init__(self, log: LogFile, entries: list[Entry], rewinding: Set[int]):
         synced_offset = log._end
         self.kept = len(log._terms)     # entries of the map that remain
         self.parts: list[bytes] = []
@@ -241,7 +244,7 @@ class _Batch:
         self.end = log._end
         for entry in entries:
             place = entry.index - log.base_index - 1
-            last_term = self._make_room(log, place, entry.term)
+            last_term = self._make_room(log, place, entry.term, id(entry) in rewinding)
             assert entry.term >= last_term, "terms never descend along a log"
             size = PREFIX_BYTES + len(entry.data)
             self.parts += (encode_prefix(synced_offset, self.end, entry.data), entry.data)
@@ -250,14 +253,14 @@ class _Batch:
             self.terms.append(entry.term)
             self.end += size
 
-    def _make_room(self, log: LogFile, place: int, term: int) -> int:
+    def _make_room(self, log: LogFile, place: int, term: int, rewinds: bool) -> int:
         """Annul what stands at `place` and above; the term before it."""
         last = self.kept + len(self.terms)
         assert 0 <= place <= last, "an entry follows the last one or replaces one"
         if place < last:
             own = place - self.kept
             old = self.terms[own] if own >= 0 else log._terms[place]
-            assert old != term, "an entry that is there already would annul what follows it"
+            assert rewinds or old != term, "it is there already, and would annul what follows it"
             for column in (self.offsets, self.sizes, self.terms):
                 del column[max(own, 0):]
             self.kept = min(self.kept, place)

@@ -37,6 +37,7 @@ class Job:
     number: int
     hard_state: HardState | None    # None: unchanged
     entries: list[Entry]
+    rewound: bool = False           # the first entry annuls those from its index on
 
 
 class Store:
@@ -214,7 +215,7 @@ class Store:
         if entries:
             assert self.cluster_id is not None, "entries without identity would be dropped"
             assert max(entry.term for entry in entries) <= hard_state.current_term
-            self._log.append(entries)
+            self._log.append(entries, {id(job.entries[0]) for job in jobs if job.rewound})
 
     def read_entries(self, first: int, bytes_max: int, last_max: int | None = None) -> list[Entry]:
         """Durable entries from `first` on: one at least, no more once they reach `bytes_max`;

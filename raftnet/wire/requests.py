@@ -57,6 +57,13 @@ def _unpack(layout: struct.Struct, body: bytes, what: str) -> tuple:
     return layout.unpack_from(body)
 
 
+def unpack_flag(value: int) -> bool:
+    """A byte that is 0 or 1; raises MalformedError."""
+    if value > 1:
+        raise MalformedError(f"a flag is 0 or 1, not {value}")
+    return value == 1
+
+
 def _ends_at(offset: int, body: bytes, what: str) -> None:
     if offset != len(body):
         raise MalformedError(f"{what}: {len(body) - offset} bytes too many")
@@ -207,9 +214,9 @@ def encode_read(local: bool, command: bytes) -> bytes:
 
 def decode_read(body: bytes) -> tuple[bool, bytes]:
     """(local, command); raises MalformedError."""
-    if len(body) < 2 or body[0] > 1:
+    if len(body) < 2:
         raise MalformedError("READ: a flag and a command are needed")
-    return bool(body[0]), body[1:]
+    return unpack_flag(body[0]), body[1:]
 
 
 def encode_read_reply(applied_index: int, status: int, payload: bytes) -> bytes:
@@ -233,7 +240,7 @@ def decode_log(body: bytes) -> tuple[bool, int, int]:
     """(local, from index, limit); raises MalformedError."""
     local, from_index, limit = _unpack(_LOG, body, "LOG")
     _ends_at(_LOG.size, body, "LOG")
-    return bool(local), from_index, limit
+    return unpack_flag(local), from_index, limit
 
 
 def encode_log_reply(first_index: int, commit_index: int, next_index: int,
@@ -321,11 +328,11 @@ def decode_status(body: bytes) -> NodeStatus:
             raise MalformedError("STATUS_REPLY: a member is cut short")
         fields = _MEMBER_STATUS.unpack_from(body, offset)
         member_address, offset = unpack_string(body, offset + _MEMBER_STATUS.size)
-        members.append(MemberStatus(fields[0], member_address, bool(fields[1]), bool(fields[2]),
-                                    fields[3], fields[4]))
+        members.append(MemberStatus(fields[0], member_address, unpack_flag(fields[1]),
+                                    unpack_flag(fields[2]), fields[3], fields[4]))
     _ends_at(offset, body, "STATUS_REPLY")
     return NodeStatus(cluster_id, node_id, boot, ROLES[role], term, commit, applied, last, snapshot,
-                      stable, digest, bool(founded), rule, address, leader, version, members)
+                      stable, digest, unpack_flag(founded), rule, address, leader, version, members)
 
 
 # --- joining

@@ -1,8 +1,8 @@
 """Several cores in one process; network and disks move only when a test says so.
 
-Rules: a message is never changed once sent; a disk job stays pending until `sync`, jobs end in their
-order, and what waits for one leaves only then; a crash loses every pending job. Each node keeps what
-its disk would hold (`file`, `state`), which is all that a restart gets.
+Rules: a message is never changed once sent; a disk job stays pending until `sync`, jobs end in
+their order, and what waits for one leaves only then; a crash loses every pending job. Each node
+keeps what its disk would hold (`file`, `state`), which is all that a restart gets.
 """
 
 import dataclasses

@@ -46,6 +46,20 @@ class DiskTest(RaftTestCase):
         (ready,) = cluster.collect(1)
         self.assertEqual([(e.index, e.term) for e in ready.entries], [(2, 3)])
 
+    def test_overwritten_and_restored_within_one_turn(self):
+        """10@2 and 11@2 are in the file; 10@3, then 10@2 arrive before the next Ready: 10@2 is
+        handed out once more, to annul 11@2. Storage must take that, although it looks doubled."""
+        cluster = Cluster([1, 2, 3, 4, 5], logs={1: [1] * 9 + [2, 2]})
+        core = cluster.core(1)
+        core.step(3, Append(3, 9, 1, 0, [batch(10, 3)]))
+        core.step(4, Append(4, 9, 1, 0, [batch(10, 2)]))
+        (ready,) = cluster.collect(1)
+        self.assertEqual([(e.index, e.term) for e in ready.entries], [(10, 2)])
+        self.assertEqual(cluster.take(AppendReply, to=4), [])
+        cluster.sync(1)
+        self.assertEqual([e.term for e in cluster.nodes[1].file], [1] * 9 + [2])
+        self.assertEqual(core.log.stable_index, 10)
+
     def test_acknowledgement_waits_for_the_sync(self):
         """5.3: what is acknowledged is in the log of a majority after a power loss."""
         cluster = Cluster([1, 2, 3])

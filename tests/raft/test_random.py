@@ -1,8 +1,8 @@
 """Random runs: messages lost, doubled, reordered; crashes that lose unsynced jobs; then it heals.
 
 Rules: one seed says all; the invariants are looked at after every event; at the end everything is
-whole again, and the cluster must agree within a bounded time. A seed that failed becomes a test with
-a name of its own.
+whole again, and the cluster must agree within a bounded time. A seed that failed becomes a test
+with a name of its own.
 """
 
 import random

@@ -74,6 +74,16 @@ class ReadTest(RaftTestCase):
             cluster.step(2, 1, HeartbeatReply(2, number, 0))
         self.assertEqual(cluster.nodes[1].reads, {})
 
+    def test_late_answer_to_an_older_round_takes_nothing_back(self):
+        """8: a follower's newest answer counts, whatever arrives after it."""
+        cluster = self.leading([1, 2, 3, 4, 5])
+        old = self.read(cluster, 6)
+        new = self.read(cluster, 7)
+        cluster.step(2, 1, HeartbeatReply(2, new, 0))
+        cluster.step(2, 1, HeartbeatReply(2, old, 0))
+        cluster.step(3, 1, HeartbeatReply(2, new, 0))
+        self.assertEqual(cluster.nodes[1].reads, {6: 2, 7: 2})
+
     def test_heartbeats_of_time_do_not_answer_a_read(self):
         """8: an answer to a heartbeat sent before the read is no proof for it."""
         cluster = self.leading()

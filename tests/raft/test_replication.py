@@ -90,7 +90,8 @@ class ReplicationTest(RaftTestCase):
                 cluster = Cluster([1, 2, 3], logs={1: terms})
                 cluster.elect(1)
                 self.assert_committed(cluster, len(terms) + 1, 1)
-                self.assertEqual([e.term for e in cluster.nodes[1].applied], [*terms, terms[-1] + 1])
+                applied = [entry.term for entry in cluster.nodes[1].applied]
+                self.assertEqual(applied, [*terms, terms[-1] + 1])
 
     def test_followers_learn_the_commit_index_and_apply_in_order(self):
         """5.3: "once a follower learns that a log entry is committed, it applies"."""
@@ -126,7 +127,8 @@ class ReplicationTest(RaftTestCase):
                 self.assertEqual(envelope.message.success, success)
                 self.assertEqual(envelope.message.match_index, prev)
                 if not success:
-                    self.assertEqual((envelope.message.hint_index, envelope.message.hint_term), hint)
+                    message = envelope.message
+                    self.assertEqual((message.hint_index, message.hint_term), hint)
                 self.assert_terms(cluster.core(1), terms)
 
     def test_conflict_replaces_the_tail_and_only_a_conflict(self):
@@ -173,6 +175,16 @@ class ReplicationTest(RaftTestCase):
                 entries = [batch(index, 1) for index in range(2, 2 + sent)]
                 cluster.step(2, 1, Append(2, 1, 1, leader_commit, entries))
                 self.assertEqual(cluster.core(1).log.commit_index, commit)
+
+    def test_heartbeat_commits_no_more_than_the_follower_is_known_to_hold(self):
+        """5.3: it has no consistency check, and the end of a log may be of another leader."""
+        cluster = Cluster([1, 2, 3], logs={1: [1, 2, 2], 2: [1, 2, 2], 3: [1, 1, 1]})
+        cluster.cut = {(3, 1)}
+        cluster.elect(1)
+        cluster.replicate(1)
+        self.assert_committed(cluster, 5, 1, 2)
+        self.assert_terms(cluster.core(3), [1, 1, 1])
+        self.assertEqual(cluster.core(3).log.commit_index, 0)
 
     def test_commit_index_never_goes_back(self):
         """Figure 2: a late message with a lower commit index changes nothing."""

@@ -80,7 +80,7 @@ class SafetyTest(RaftTestCase):
         self.assertGreaterEqual(cluster.core(2).log.commit_index, 3)
 
     def test_figure_8_e_entry_of_the_own_term_commits_all(self):
-        """5.4.2, figure 8 (e): once an entry of term 4 is on a majority, index 2 is safe as well."""
+        """5.4.2, figure 8 (e): once an entry of term 4 is on a majority, index 2 is safe."""
         logs = {1: [1, 2], 2: [1, 2], 3: [1], 4: [1], 5: [1, 3]}
         states = {1: HardState(3, 0), 3: HardState(3, 5), 4: HardState(3, 5), 5: HardState(3, 5)}
         cluster = Cluster([1, 2, 3, 4, 5], logs=logs, states=states)

@@ -4,6 +4,7 @@ import tempfile
 import threading
 import unittest
 
+from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.errors import CorruptFileError, DiskFullError, StorageError
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage import logfile
@@ -168,13 +169,27 @@ class DamageTest(unittest.TestCase):
         self.assertEqual(caught.exception.offset, scanned[5][0])
 
     def test_whole_records_that_cannot_follow_each_other_are_refused(self):
-        for wrong in (entry(5, 2), entry(2, 2), entry(3, 2), entry(4, 1)):
+        other = encode_entry(2, 2, EntryKind.BATCH, b"another entry")
+        for wrong in (entry(5, 2), other, entry(4, 1)):
             data = _log_of(entries(1, 3, term=2)).get(LOG_NAME)
             offset = len(data)
             data += encode_prefix(offset, offset, wrong.data) + wrong.data
             with self.assertRaises(CorruptFileError) as caught:
                 LogFile.open(disk_with(LOG_NAME, data), nothing)
             self.assertEqual(caught.exception.offset, offset)
+
+    def test_an_entry_restored_by_a_later_leader_annuls_what_follows_it(self):
+        """10@2, 11@2 on file; 10@3, then 10@2 again before the disk was asked: 11@2 is void."""
+        disk = SimulatedDisk()
+        log = LogFile.create(disk)
+        log.append(entries(1, 3, term=2))
+        again = entries(2, 2, term=2)[0]
+        with self.assertRaises(AssertionError):
+            log.append([again])
+        log.append([again], {id(again)})
+        self.assertEqual(log.last_index, 2)
+        log.append([entry(3, 4)])
+        self.assertEqual(open_log(disk)[1], [*entries(1, 2, term=2), entry(3, 4)])
 
     def test_a_tail_that_only_the_cache_shows_is_written_anew(self):
         disk = SimulatedDisk()

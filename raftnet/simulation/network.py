@@ -1,0 +1,88 @@
+"""SimulatedNetwork: frames between places, delayed, lost, doubled, reordered, damaged or cut off.
+
+Rules: what travels is the bytes of a frame, so that damage is caught by the real checksum. A pair
+of places has a connection with a number; when either end crashes, or damage is noticed, the
+connection ends and what was on its way is gone, as with TCP. Single messages may be lost and
+overtake each other all the same: harsher than TCP, and the core must stand it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raftnet.simulation.events import Scheduler
+from raftnet.wire.frames import FrameReader
+
+
+@dataclass(slots=True)
+class NetworkProfile:
+    """How bad the network is. Times in milliseconds, the rest in percent of the frames."""
+
+    delay_ms: int = 1
+    jitter_ms: int = 2
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0        # these go without delay, and so overtake
+    corrupt: float = 0.0
+
+
+class SimulatedNetwork:
+    """All links. Places are names (addresses of nodes, names of clients)."""
+
+    def __init__(self, scheduler: Scheduler, profile: NetworkProfile):
+        self._scheduler = scheduler
+        self.profile = profile
+        self._cut: set[tuple[str, str]] = set()     # (from, to) that nothing passes
+        self.counts = {"sent": 0, "lost": 0, "duplicated": 0, "corrupted": 0, "cut": 0}
+
+    def cut(self, sender: str, receiver: str) -> None:
+        """Nothing passes in this direction from now on."""
+        self._cut.add((sender, receiver))
+
+    def heal(self) -> None:
+        """Everything passes again."""
+        self._cut.clear()
+
+    def is_cut(self, sender: str, receiver: str) -> bool:
+        """Whether this direction is cut."""
+        return (sender, receiver) in self._cut
+
+    def delay(self) -> int:
+        """A delay drawn for one frame."""
+        profile, scheduler = self.profile, self._scheduler
+        if scheduler.chance(profile.reorder):
+            return 0
+        return max(0, profile.delay_ms + scheduler.randint(-profile.jitter_ms, profile.jitter_ms))
+
+    def send(self, sender: str, receiver: str, frame: bytes,
+             deliver: Callable[[tuple[int, int, bytes] | None], None]) -> None:
+        """Let `deliver((kind, request id, body))` happen; None stands for a damaged frame."""
+        profile, scheduler, counts = self.profile, self._scheduler, self.counts
+        counts["sent"] += 1
+        copies = 1
+        if scheduler.chance(profile.duplicate):
+            copies = 2
+            counts["duplicated"] += 1
+        for _ in range(copies):
+            if scheduler.chance(profile.loss):
+                counts["lost"] += 1
+                continue
+            data = frame
+            if scheduler.chance(profile.corrupt):
+                counts["corrupted"] += 1
+                data = self._damage(frame)
+            scheduler.after(self.delay(), lambda data=data: self._arrive(
+                sender, receiver, data, deliver))
+
+    def _damage(self, frame: bytes) -> bytes:
+        position = self._scheduler.randint(0, len(frame) - 1)
+        flipped = frame[position] ^ (1 << self._scheduler.randint(0, 7))
+        return frame[:position] + bytes((flipped,)) + frame[position + 1:]
+
+    def _arrive(self, sender: str, receiver: str, data: bytes, deliver) -> None:
+        if (sender, receiver) in self._cut:
+            self.counts["cut"] += 1
+            return
+        reader = FrameReader()
+        frames = reader.feed(data)
+        # A frame whose damaged length asks for more than came waits for ever: as good as damaged.
+        deliver(frames[0] if frames else None)

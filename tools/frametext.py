@@ -1,0 +1,241 @@
+"""Frames as text: a line for every frame of every kind, details of entries in lines under it.
+
+Rules: never an exception for a body that is none: the line says so. Damage of the stream itself is a
+FrameError with the offset. Line: `offset KIND id request-id: fields`.
+"""
+
+from collections.abc import Iterator
+
+from raftnet.client.entries import entry_lines
+from raftnet.errors import ERROR_MEANING, FrameError, MalformedError
+from raftnet.net.messages import decode_message
+from raftnet.raft.describe import describe_entries
+from raftnet.raft.entry import Entry, decode_entries
+from raftnet.raft.membership import QUORUM_RULE_NAMES
+from raftnet.wire import commands, requests
+from raftnet.wire.commands import Operation, Status
+from raftnet.wire.describe import (describe_bytes, describe_command, describe_result,
+                                   describe_status)
+from raftnet.wire.frames import HEADER_BYTES, PEER_KINDS_FROM, FrameReader, Kind
+from raftnet.wire.requests import UNKNOWN_AGE
+
+BYTES_SHOWN = 64                # of a body of an unknown kind
+COMMANDS_SHOWN = 100            # of one request or reply
+INDENT = "    "
+
+
+class StreamDecoder:
+    """Bytes in any slicing in, lines out."""
+
+    def __init__(self):
+        self._reader = FrameReader()
+        self._offset = 0            # of the next frame
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """The lines of all frames that are complete now; raises FrameError at damage."""
+        for kind, request_id, body in self._reader.feed(data):
+            yield from frame_lines(self._offset, kind, request_id, body)
+            self._offset += HEADER_BYTES + len(body)
+        if self._reader.error is not None:
+            raise FrameError(f"damaged at byte {self._offset}: {self._reader.error}")
+
+    def end(self) -> None:
+        """The stream has ended; raises FrameError where that is in the middle of a frame."""
+        if self._reader.held:
+            raise FrameError(f"damaged at byte {self._offset}: the stream ends "
+                             f"{self._reader.held} bytes into a frame")
+
+
+def frame_lines(offset: int, kind: int, request_id: int, body: bytes) -> list[str]:
+    """One line, and more under it for the entries of APPEND and LOG_REPLY."""
+    try:
+        name = Kind(kind).name
+    except ValueError:
+        return [f"{offset} unknown kind {kind} id {request_id}: {_hex(body)}"]
+    head = f"{offset} {name} id {request_id}"
+    try:
+        text, entries = _describe(kind, body)
+    except MalformedError as error:
+        return [f"{head}: malformed body of {len(body)} bytes: {error}"]
+    lines = [f"{head}: {text}" if text else head]
+    for entry in entries:
+        lines += [INDENT + line for line in entry_lines(entry)]
+    return lines
+
+
+def _describe(kind: int, body: bytes) -> tuple[str, list[Entry]]:
+    if kind >= PEER_KINDS_FROM:
+        return _peer_message(kind, body)
+    if kind == Kind.LOG_REPLY:
+        first, commit, next_index, count, offset = requests.decode_log_reply(body)
+        return (f"first held {first} commit {commit} next {next_index} entries {count}",
+                decode_entries(body, offset, count))
+    return _BODIES[kind](body), []
+
+
+def _peer_message(kind: int, body: bytes) -> tuple[str, list[Entry]]:
+    message = decode_message(kind, body)
+    parts, entries = [], []
+    for name in type(message).__slots__:
+        value = getattr(message, name)
+        if name == "entries":
+            entries = value
+            value = describe_entries(value)
+        elif name == "from_file":
+            continue            # not on the wire
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
+        parts.append(f"{name} {value}")
+    return " ".join(parts), entries
+
+
+# --- greetings and refusals
+
+
+def _hello(body: bytes) -> str:
+    hello = requests.decode_hello(body)
+    versions = f"versions {hello.version_min} to {hello.version_max}"
+    if hello.role == requests.ROLE_CLIENT:
+        return f"client {versions}"
+    return (f"node {hello.node_id:016x} at {hello.address} start {hello.boot} "
+            f"cluster {_cluster(hello.cluster_id)} {versions}"
+            + (f" founders {hello.founders_checksum:08x}" if hello.founders_checksum else ""))
+
+
+def _cluster(cluster_id: bytes) -> str:
+    return cluster_id.hex() if any(cluster_id) else "none yet"
+
+
+def _error(body: bytes) -> str:
+    code, leader, text = requests.decode_error(body)
+    return _refusal(code, text) + (f"; leader {leader}" if leader else "")
+
+
+def _refusal(code: int, text: str) -> str:
+    meaning = f" ({ERROR_MEANING[code]})" if code in ERROR_MEANING else ""
+    return f"{requests.describe_error(code)} {describe_bytes(text.encode())}{meaning}"
+
+
+# --- commands
+
+
+def _request(body: bytes) -> str:
+    session, first, acknowledged, count = requests.decode_request_head(body)
+    pieces = commands.split_commands(body, requests.REQUEST_HEAD_BYTES)
+    shown = [describe_command(piece) for piece in pieces[:COMMANDS_SHOWN]]
+    wrong = "" if len(pieces) == count else f" but {len(pieces)} are there"
+    name = session.hex() if any(session) else "none"
+    return (f"session {name} sequence {first} acknowledged {acknowledged} commands "
+            f"{count}{wrong}: {_joined(shown, len(pieces))}")
+
+
+def _reply(body: bytes) -> str:
+    reply = requests.decode_reply(body)
+    head = f"sequence {reply.first_sequence} count {reply.count}: "
+    if reply.first_message_id is not None:
+        return f"{head}enqueued from id {reply.first_message_id} on"
+    if reply.refusal is not None:
+        return f"{head}refused {_refusal(*reply.refusal)}"
+    shown = [_result(*result) for result in reply.results[:COMMANDS_SHOWN]]
+    return head + _joined(shown, len(reply.results))
+
+
+def _joined(shown: list[str], count: int) -> str:
+    left_out = count - len(shown)
+    return "; ".join(shown) + (f"; ... ({left_out} more)" if left_out else "")
+
+
+def _result(status: int, payload: bytes) -> str:
+    """A result does not say of which operation it is: the first layout that fits whole tells."""
+    if status != Status.OK or not payload:
+        return describe_result(status, payload)
+    for operation, decode in _LAYOUTS:
+        try:
+            found = decode(payload)
+        except MalformedError:
+            continue            # the next one
+        if operation != Operation.EXECUTE:
+            return describe_result(status, payload, operation)
+        shown = [_result(*result) for result in found[:COMMANDS_SHOWN]]
+        return f"{describe_status(status)} [{_joined(shown, len(found))}]"
+    return describe_result(status, payload)
+
+
+_LAYOUTS = [
+    (Operation.ENQUEUE, commands.decode_enqueue_result),
+    (Operation.DEQUEUE, commands.decode_messages),
+    (Operation.SIZE, commands.decode_size_result),
+    (Operation.EXECUTE, commands.decode_execute_result),
+    (Operation.QUEUES, commands.decode_queue_list),
+]
+
+
+# --- reads and status
+
+
+def _read(body: bytes) -> str:
+    local, command = requests.decode_read(body)
+    shown = [describe_command(piece) for piece in commands.split_commands(command, 0)]
+    return ("local " if local else "") + "; ".join(shown)
+
+
+def _read_reply(body: bytes) -> str:
+    applied_index, status, payload = requests.decode_read_reply(body)
+    return f"applied {applied_index}: {_result(status, payload)}"
+
+
+def _log(body: bytes) -> str:
+    local, from_index, limit = requests.decode_log(body)
+    return ("local " if local else "") + f"from {from_index} limit {limit}"
+
+
+def _status(body: bytes) -> str:
+    if body:
+        raise MalformedError("it has none")
+    return ""
+
+
+def _status_reply(body: bytes) -> str:
+    status = requests.decode_status(body)
+    rule = QUORUM_RULE_NAMES.get(status.quorum_rule, status.quorum_rule)
+    members = [_member(member) for member in status.members]
+    return (f"{status.address} {status.role} term {status.term} leader {status.leader or 'unknown'}"
+            f" commit {status.commit_index} applied {status.applied_index} last {status.last_index}"
+            f" stable {status.stable_index} snapshot {status.snapshot_index}"
+            f" digest {status.digest:08x} {'founded' if status.founded else 'not founded'}"
+            f" quorum {rule} node {status.node_id:016x} start {status.boot}"
+            f" cluster {_cluster(status.cluster_id)} version {status.version}"
+            f" members [{'; '.join(members)}]")
+
+
+def _member(member: requests.MemberStatus) -> str:
+    silent = "unknown" if member.silent_ms == UNKNOWN_AGE else f"{member.silent_ms} ms"
+    return (f"{member.address} node {member.node_id:016x} {'voter' if member.voter else 'learner'}"
+            f" {'reachable' if member.reachable else 'unreachable'} match {member.match_index}"
+            f" silent {silent}")
+
+
+def _join(body: bytes) -> str:
+    node_id, address = requests.decode_join(body)
+    return f"node {node_id:016x} at {address}"
+
+
+_BODIES = {
+    Kind.HELLO: _hello,
+    Kind.HELLO_REPLY: _hello,
+    Kind.ERROR: _error,
+    Kind.REQUEST: _request,
+    Kind.REPLY: _reply,
+    Kind.READ: _read,
+    Kind.READ_REPLY: _read_reply,
+    Kind.LOG: _log,
+    Kind.STATUS: _status,
+    Kind.STATUS_REPLY: _status_reply,
+    Kind.JOIN: _join,
+    Kind.JOIN_REPLY: lambda body: f"cluster {requests.decode_join_reply(body).hex()}",
+}
+
+
+def _hex(body: bytes) -> str:
+    rest = f"... ({len(body)} bytes)" if len(body) > BYTES_SHOWN else ""
+    return body[:BYTES_SHOWN].hex() + rest
