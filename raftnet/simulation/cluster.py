@@ -71,13 +71,14 @@ class SimulatedCluster:
         for other in self.nodes.values():
             if other is not node:
                 self.scheduler.after(self.network.delay(),
-                                     lambda other=other: other.disconnected(node.address))
+                                     lambda other=other, life=node.life: other.disconnected(
+                                         node.address, life))
         self.scheduler.after(self.scheduler.randint(50, 5_000), lambda: self._restart(node))
 
     def connection_damaged(self, one: str, other: str) -> None:
         """A damaged frame came: both ends lose the connection."""
-        self.nodes[one].disconnected(other)
-        self.nodes[other].disconnected(one)
+        self.nodes[one].disconnected(other, self.nodes[other].life)
+        self.nodes[other].disconnected(one, self.nodes[one].life)
 
     def job_begun(self, node: SimulatedNode, job) -> None:
         """A node hands work to its disk."""

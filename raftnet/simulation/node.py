@@ -57,9 +57,9 @@ class SimulatedNode:
         self._disk_busy = False
         self._timer_ms: int | None = None
         self._waiting_events: list = []     # what came while paused
-        self.connected: dict[str, int] = {}     # address -> node id there; dialled and greeted
-        self._identities: dict[str, int] = {}   # address -> node id, of those that dialled us
-        self._greeted_with: dict[str, bytes] = {}   # address -> cluster id in our last HELLO
+        self.connected: dict[str, int] = {}     # address -> its life; dialled and greeted
+        # address -> (node id, life) of those that dialled us
+        self._identities: dict[str, tuple[int, int]] = {}
         self._was_up: set[str] = set()
 
     # --- life
@@ -74,7 +74,6 @@ class SimulatedNode:
         self._jobs, self._disk_busy, self._timer_ms = [], False, None
         self._waiting_events = []
         self.connected, self._identities, self._was_up = {}, {}, set()
-        self._greeted_with = {}
         store = Store.open(self.disk, lambda: scheduler.randint(1, 2**64 - 1), lambda text: None)
         self.replica = Replica(self.config, store, self.start, scheduler.randint, SilentActions())
         self.cluster.booted(self)
@@ -218,10 +217,10 @@ class SimulatedNode:
                 self._later(0, self.pump)
         else:
             life, hello = target.life, self.replica.hello()
-            self._greeted_with[address] = hello.cluster_id
             frame = encode_frame(Kind.HELLO, 0, requests.encode_hello(hello))
             self.network.send(self.address, address, frame,
-                              lambda got: got and target.greeted_by(self, self.life, life, got[2]))
+                              lambda got, my_life=self.life: got and target.greeted_by(
+                                  self, my_life, life, got[2]))
         self._later(_REDIAL_MS, lambda: address in self.replica.dial_targets()
                     and self._dial(address))
 
@@ -233,44 +232,50 @@ class SimulatedNode:
 
     def _greeted_by(self, dialler: "SimulatedNode", their_life: int, body: bytes) -> None:
         hello = requests.decode_hello(body)
+        if not dialler.running or dialler.life != their_life:
+            return      # greeted, and ended while this node was stopped
         if self.replica.greeted(hello) is None:
             if hello.cluster_id == self.replica.cluster_id and any(hello.cluster_id):
-                self._identities[dialler.address] = hello.node_id
+                self._identities[dialler.address] = (hello.node_id, their_life)
             frame = encode_frame(Kind.HELLO_REPLY, 0,
                                  requests.encode_hello(self.replica.hello()))
             my_life = self.life
             self.network.send(self.address, dialler.address, frame,
-                              lambda got: got and dialler.answered(self, my_life, their_life,
-                                                                   got[2]))
+                              lambda got: got and dialler.answered(
+                                  self, my_life, their_life, hello.cluster_id, got[2]))
         self.pump()
 
     def answered(self, other: "SimulatedNode", their_life: int, my_life: int,
-                 body: bytes) -> None:
-        """A HELLO_REPLY arrives."""
+                 sent_cluster: bytes, body: bytes) -> None:
+        """A HELLO_REPLY arrives, to a HELLO that carried `sent_cluster`."""
         if (self.running and self.life == my_life and other.running
                 and other.life == their_life):
-            self.guard(lambda: self._answered(other.address, body))
+            self.guard(lambda: self._answered(other.address, their_life, sent_cluster, body))
 
-    def _answered(self, address: str, body: bytes) -> None:
+    def _answered(self, address: str, life: int, sent_cluster: bytes, body: bytes) -> None:
         hello = requests.decode_hello(body)
-        replica = self.replica
+        replica, other = self.replica, self.cluster.nodes[address]
+        if not other.running or other.life != life:
+            return      # answered, and ended while this node was stopped
         if address not in replica.dial_targets() or replica.greeted(hello, address) is not None:
             return
         # Only a greeting that carried our cluster's id makes us known over there.
-        same = (hello.cluster_id == replica.cluster_id == self._greeted_with.get(address)
+        same = (hello.cluster_id == replica.cluster_id == sent_cluster
                 and any(replica.cluster_id))
         if (same or replica.joining is not None) and address not in self.connected:
             if same:
-                self.connected[address] = hello.node_id
+                self.connected[address] = life
                 self._was_up.add(address)
             replica.peer_connected(address, hello, 1)
         self.pump()
 
-    def disconnected(self, address: str) -> None:
-        """The connections with that place ended."""
+    def disconnected(self, address: str, life: int) -> None:
+        """The connections with that life of the node there ended."""
         if self.running:
-            self.connected.pop(address, None)
-            self._identities.pop(address, None)
+            if self.connected.get(address) == life:
+                del self.connected[address]
+            if self._identities.get(address, (0, 0))[1] == life:
+                del self._identities[address]
             self._later(0, lambda: address in self.replica.dial_targets()
                         and self._dial(address))
 
@@ -297,7 +302,7 @@ class SimulatedNode:
             if kind >= PEER_KINDS_FROM:
                 identity = self._identities.get(address)
                 if identity is not None:
-                    self.replica.peer_frame(identity, kind, body)
+                    self.replica.peer_frame(identity[0], kind, body)
             elif kind in (Kind.JOIN_REPLY, Kind.ERROR):
                 self.replica.dialled_frame(address, kind, body)
             else:
