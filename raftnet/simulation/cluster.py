@@ -68,23 +68,14 @@ class SimulatedCluster:
     def ended(self, node: SimulatedNode) -> None:
         """A process ended: connections to it end, and it is started again later."""
         self.invariants.forget_life(node.address)
-        for other in self.nodes.values():
-            if other is not node:
-                self.scheduler.after(self.network.delay(),
-                                     lambda other=other, life=node.life: other.disconnected(
-                                         node.address, life))
         self.scheduler.after(self.scheduler.randint(50, 5_000), lambda: self._restart(node))
 
-    def connection_damaged(self, one: str, other: str) -> None:
-        """A damaged frame came: both ends lose the connection."""
-        self.nodes[one].disconnected(other, self.nodes[other].life)
-        self.nodes[other].disconnected(one, self.nodes[one].life)
-
-    def job_begun(self, node: SimulatedNode, job) -> None:
-        """A node hands work to its disk."""
-        if job.hard_state is not None:
-            self.invariants.promised(node.address, node.replica.node_id,
-                                     job.hard_state.current_term, job.hard_state.voted_for)
+    def jobs_durable(self, node: SimulatedNode, jobs) -> None:
+        """A node's disk is done with these: their promises leave now."""
+        for job in jobs:
+            if job.hard_state is not None:
+                self.invariants.promised(node.address, node.replica.node_id,
+                                         job.hard_state.current_term, job.hard_state.voted_for)
 
     def check(self, node: SimulatedNode) -> None:
         """After every event."""

@@ -31,7 +31,7 @@ class Invariants:
         self._lives.pop(address, None)
 
     def promised(self, address: str, node_id: int, term: int, voted_for: int) -> None:
-        """One vote a term, across restarts: what a node hands to its disk."""
+        """One vote a term, across restarts: what became durable, and so may be said aloud."""
         if not voted_for:
             return
         before = self._votes.setdefault((address, node_id, term), voted_for)

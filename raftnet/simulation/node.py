@@ -36,6 +36,26 @@ class DiskProfile:
     high_ms: int = 2
 
 
+class Link:
+    """A connection that one node dialled and another accepted."""
+
+    __slots__ = ("dialler", "acceptor", "identity", "ready", "ended")
+
+    def __init__(self, dialler: "SimulatedNode", acceptor: "SimulatedNode"):
+        self.dialler = dialler
+        self.acceptor = acceptor
+        self.identity = 0           # the dialler's node id, once the acceptor takes its messages
+        self.ready = False          # the dialler may send messages
+        self.ended = False          # nothing arrives any more, at either end
+
+    def end(self) -> None:
+        """Both ends lose it; what is on its way is gone."""
+        if not self.ended:
+            self.ended = True
+            for node in (self.dialler, self.acceptor):
+                node.scheduler.after(node.network.delay(), lambda node=node: node.link_ended(self))
+
+
 class SimulatedNode:
     """One node of a simulated cluster; `cluster` knows the others, network and scheduler."""
 
@@ -57,9 +77,8 @@ class SimulatedNode:
         self._disk_busy = False
         self._timer_ms: int | None = None
         self._waiting_events: list = []     # what came while paused
-        self.connected: dict[str, int] = {}     # address -> its life; dialled and greeted
-        # address -> (node id, life) of those that dialled us
-        self._identities: dict[str, tuple[int, int]] = {}
+        self.links: dict[str, Link] = {}        # dialled, by address
+        self.accepted: list[Link] = []
         self._was_up: set[str] = set()
 
     # --- life
@@ -73,7 +92,7 @@ class SimulatedNode:
         self._began_ms = scheduler.now_ms
         self._jobs, self._disk_busy, self._timer_ms = [], False, None
         self._waiting_events = []
-        self.connected, self._identities, self._was_up = {}, {}, set()
+        self.links, self.accepted, self._was_up = {}, [], set()
         store = Store.open(self.disk, lambda: scheduler.randint(1, 2**64 - 1), lambda text: None)
         self.replica = Replica(self.config, store, self.start, scheduler.randint, SilentActions())
         self.cluster.booted(self)
@@ -93,6 +112,8 @@ class SimulatedNode:
                 self._jobs = []     # as far as it came; nobody hears of it
         self.running = False
         self.replica = None
+        for link in [*self.links.values(), *self.accepted]:
+            link.end()
         if power_loss:
             self.disk = self.disk.crash(scheduler.randint)
         else:
@@ -146,13 +167,10 @@ class SimulatedNode:
         if turn.peers_changed:
             self._dial_all()
         for address, message in turn.messages:
-            if address in self.connected:
-                kind, body = encode_message(message)
-                self._carry(address, kind, body)
+            self._send(address, *encode_message(message))
         for address, kind, body in turn.frames:
-            self._carry(address, kind, body)
+            self._send(address, kind, body)
         for job in turn.jobs:
-            self.cluster.job_begun(self, job)
             self._jobs.append(job)
         self._begin_disk()
         for client, request_id, kind, body in turn.answers:
@@ -193,6 +211,7 @@ class SimulatedNode:
             return
         self.replica.disk_full = False
         self._jobs = []
+        self.cluster.jobs_durable(self, jobs)
         self.replica.job_done(jobs[-1].number)
         self.pump()
 
@@ -200,14 +219,17 @@ class SimulatedNode:
 
     def _dial_all(self) -> None:
         targets = self.replica.dial_targets()
-        for address in [a for a in self.connected if a not in targets]:
-            del self.connected[address]
+        for address in [a for a in self.links if a not in targets]:
+            self.links.pop(address).end()
         for address in targets:
             self._dial(address)
 
     def _dial(self, address: str) -> None:
-        """Greet, and again after a while, until the greeting is answered."""
-        if address in self.connected and any(self.replica.cluster_id):
+        """Connect and greet, and again after a while, until the greeting is answered."""
+        if address not in self.replica.dial_targets():
+            return
+        link = self.links.get(address)
+        if link is not None and link.ready:
             return
         target = self.cluster.nodes.get(address)
         if target is None or not target.running:
@@ -216,100 +238,83 @@ class SimulatedNode:
                 self.replica.peer_gone(address)
                 self._later(0, self.pump)
         else:
-            life, hello = target.life, self.replica.hello()
-            frame = encode_frame(Kind.HELLO, 0, requests.encode_hello(hello))
-            self.network.send(self.address, address, frame,
-                              lambda got, my_life=self.life: got and target.greeted_by(
-                                  self, my_life, life, got[2]))
-        self._later(_REDIAL_MS, lambda: address in self.replica.dial_targets()
-                    and self._dial(address))
+            if link is None:
+                self.links[address] = link = Link(self, target)
+                target.accepted.append(link)
+            self._carry(link, self, Kind.HELLO, requests.encode_hello(self.replica.hello()))
+        self._later(_REDIAL_MS, lambda: self._dial(address))
 
-    def greeted_by(self, dialler: "SimulatedNode", their_life: int, my_life: int,
-                   body: bytes) -> None:
-        """A HELLO arrives; the answer goes back."""
-        if self.running and self.life == my_life:
-            self.guard(lambda: self._greeted_by(dialler, their_life, body))
+    def _carry(self, link: "Link", sender: "SimulatedNode", kind: int, body: bytes) -> None:
+        """Send a frame on a connection, from either end."""
+        receiver = link.acceptor if sender is link.dialler else link.dialler
+        life = receiver.life
+        self.network.send(sender.address, receiver.address, encode_frame(kind, 1, body),
+                          lambda got: receiver.arrived(link, life, got))
 
-    def _greeted_by(self, dialler: "SimulatedNode", their_life: int, body: bytes) -> None:
-        hello = requests.decode_hello(body)
-        if not dialler.running or dialler.life != their_life:
-            return      # greeted, and ended while this node was stopped
-        if self.replica.greeted(hello) is None:
-            if hello.cluster_id == self.replica.cluster_id and any(hello.cluster_id):
-                self._identities[dialler.address] = (hello.node_id, their_life)
-            frame = encode_frame(Kind.HELLO_REPLY, 0,
-                                 requests.encode_hello(self.replica.hello()))
-            my_life = self.life
-            self.network.send(self.address, dialler.address, frame,
-                              lambda got: got and dialler.answered(
-                                  self, my_life, their_life, hello.cluster_id, got[2]))
-        self.pump()
+    def _send(self, address: str, kind: int, body: bytes) -> None:
+        link = self.links.get(address)
+        if link is not None and (link.ready or kind == Kind.JOIN):
+            self._carry(link, self, kind, body)
 
-    def answered(self, other: "SimulatedNode", their_life: int, my_life: int,
-                 sent_cluster: bytes, body: bytes) -> None:
-        """A HELLO_REPLY arrives, to a HELLO that carried `sent_cluster`."""
-        if (self.running and self.life == my_life and other.running
-                and other.life == their_life):
-            self.guard(lambda: self._answered(other.address, their_life, sent_cluster, body))
-
-    def _answered(self, address: str, life: int, sent_cluster: bytes, body: bytes) -> None:
-        hello = requests.decode_hello(body)
-        replica, other = self.replica, self.cluster.nodes[address]
-        if not other.running or other.life != life:
-            return      # answered, and ended while this node was stopped
-        if address not in replica.dial_targets() or replica.greeted(hello, address) is not None:
-            return
-        # Only a greeting that carried our cluster's id makes us known over there.
-        same = (hello.cluster_id == replica.cluster_id == sent_cluster
-                and any(replica.cluster_id))
-        if (same or replica.joining is not None) and address not in self.connected:
-            if same:
-                self.connected[address] = life
-                self._was_up.add(address)
-            replica.peer_connected(address, hello, 1)
-        self.pump()
-
-    def disconnected(self, address: str, life: int) -> None:
-        """The connections with that life of the node there ended."""
-        if self.running:
-            if self.connected.get(address) == life:
-                del self.connected[address]
-            if self._identities.get(address, (0, 0))[1] == life:
-                del self._identities[address]
-            self._later(0, lambda: address in self.replica.dial_targets()
-                        and self._dial(address))
-
-    def _carry(self, address: str, kind: int, body: bytes) -> None:
-        target = self.cluster.nodes.get(address)
-        if target is None or not target.running:
-            return
-        life = target.life
-        frame = encode_frame(kind, 1, body)
-        self.network.send(self.address, address, frame,
-                          lambda got: target.frame_from(self.address, life, got))
-
-    def frame_from(self, address: str, life: int, frame) -> None:
-        """A frame of another node arrives, in the life it was sent to."""
+    def arrived(self, link: "Link", life: int, frame) -> None:
+        """A frame arrives on a connection of this life."""
         if self.running and self.life == life:
-            self.guard(lambda: self._frame_from(address, frame))
+            self.guard(lambda: None if link.ended else self._arrived(link, frame))
 
-    def _frame_from(self, address: str, frame) -> None:
+    def _arrived(self, link: "Link", frame) -> None:
         if frame is None:
-            self.cluster.connection_damaged(self.address, address)
+            link.end()      # damage costs the connection
             return
         kind, request_id, body = frame
         try:
-            if kind >= PEER_KINDS_FROM:
-                identity = self._identities.get(address)
-                if identity is not None:
-                    self.replica.peer_frame(identity[0], kind, body)
-            elif kind in (Kind.JOIN_REPLY, Kind.ERROR):
-                self.replica.dialled_frame(address, kind, body)
+            if self is link.acceptor:
+                self._accepted_frame(link, kind, request_id, body)
+            elif kind == Kind.HELLO_REPLY:
+                self._answered(link, requests.decode_hello(body))
             else:
-                self.replica.client_frame(address, request_id, kind, body)
+                self.replica.dialled_frame(link.acceptor.address, kind, body)
         except MalformedError as error:
             raise AssertionError(f"an undamaged frame of kind {kind}: {error}") from error
         self.pump()
+
+    def _accepted_frame(self, link: "Link", kind: int, request_id: int, body: bytes) -> None:
+        if kind >= PEER_KINDS_FROM:
+            if link.identity:
+                self.replica.peer_frame(link.identity, kind, body)
+        elif kind == Kind.HELLO:
+            hello = requests.decode_hello(body)
+            if self.replica.greeted(hello) is not None:
+                return
+            if hello.cluster_id == self.replica.cluster_id and any(hello.cluster_id):
+                link.identity = hello.node_id
+            self._carry(link, self, Kind.HELLO_REPLY,
+                        requests.encode_hello(self.replica.hello()))
+        else:
+            self.replica.client_frame(link, request_id, kind, body)
+
+    def _answered(self, link: "Link", hello) -> None:
+        address, replica = link.acceptor.address, self.replica
+        if link.ready or self.links.get(address) is not link or (
+                replica.greeted(hello, address) is not None):
+            return
+        # Greetings may be lost here, and answers be of an earlier one: what counts is that the
+        # other end knows us, as it does in order on a real connection.
+        link.ready = hello.cluster_id == replica.cluster_id and link.identity != 0
+        if link.ready:
+            self._was_up.add(address)
+        if link.ready or replica.joining is not None:
+            replica.peer_connected(address, hello, 1)
+
+    def link_ended(self, link: "Link") -> None:
+        """One of the connections ended."""
+        if not self.running:
+            return
+        if link in self.accepted:
+            self.accepted.remove(link)
+        address = link.acceptor.address
+        if self.links.get(address) is link:
+            del self.links[address]
+            self._later(0, lambda: self._dial(address))
 
     # --- clients
 
@@ -329,7 +334,7 @@ class SimulatedNode:
                                 self.pump()))
 
     def _answer(self, client, request_id: int, kind: int, body: bytes) -> None:
-        if isinstance(client, str):
-            self._carry(client, kind, body)     # a node that asks to be taken in
+        if isinstance(client, Link):
+            self._carry(client, self, kind, body)   # a node that asks to be taken in
         else:
             client.answer(self, encode_frame(kind, request_id, body))
