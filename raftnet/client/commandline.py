@@ -6,6 +6,7 @@ world may do. The prompt (shell.py) uses the same parsers.
 """
 
 import argparse
+import functools
 import os
 import sys
 
@@ -98,18 +99,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mqclient.py", epilog=_EXIT,
         description="Client of a raftnet cluster. Without a command: a prompt.")
-    parser.add_argument("-s", dest="servers", metavar="ADDRESS,...", type=server_list,
-                        help=f"nodes to ask, host:port each (default: ${SERVERS_VARIABLE}, else "
-                        f"{SERVERS_DEFAULT})")
-    parser.add_argument("--timeout", metavar="S", type=_seconds, default=TIMEOUT_S,
-                        help="seconds until an answer must be there (default: 30)")
-    parser.add_argument("--json", action="store_true", help="print results as JSON")
-    parser.add_argument("--no-redirect", action="store_true",
-                        help="ask the first server only; show its refusal and who leads")
+    _add_general(parser)
     parser.add_argument("--version", action="version", version=f"raftnet {VERSION}")
-    parser.set_defaults(action=None)
-    add_commands(parser)
+    parser.set_defaults(action=None, servers=None, timeout=TIMEOUT_S, json=False,
+                        no_redirect=False)
+    add_commands(parser, general=True)
     return parser
+
+
+def _add_general(parser: argparse.ArgumentParser) -> None:
+    """The options that stand before or behind a command; the defaults are the main parser's."""
+    add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("-s", dest="servers", metavar="ADDRESS,...", type=server_list,
+        help=f"nodes to ask, host:port each (default: ${SERVERS_VARIABLE}, else "
+        f"{SERVERS_DEFAULT})")
+    add("--timeout", metavar="S", type=_seconds,
+        help="seconds until an answer must be there (default: 30)")
+    add("--json", action="store_true", help="print results as JSON")
+    add("--no-redirect", action="store_true",
+        help="ask the first server only; show its refusal and who leads")
 
 
 def build_prompt_parser() -> argparse.ArgumentParser:
@@ -119,13 +127,16 @@ def build_prompt_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_commands(parser: argparse.ArgumentParser, required: bool = False) -> None:
+def add_commands(parser: argparse.ArgumentParser, required: bool = False,
+                 general: bool = False) -> None:
     """Every command with its arguments; the parsed `action` performs it."""
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=required)
 
     def command(name: str, action, text: str, queue: bool = False) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(action=action)
+        if general:
+            _add_general(added)
         if queue:
             added.add_argument("-q", dest="queue", metavar="QUEUE", default=QUEUE_DEFAULT,
                                type=_queue, help=f"name of the queue (default: {QUEUE_DEFAULT})")
