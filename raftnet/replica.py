@@ -556,7 +556,8 @@ class Replica:
                     else "standing for election")
         else:
             text = f"following {self.leader_address or 'nobody yet'}"
-        self.actions.say("role", "%s", text)
+        # Each role is a kind of its own: an election's many steps must not hide its outcome.
+        self.actions.say(f"role {raft.role.value}", "%s", text)
 
     # --- replicated time
 

@@ -143,7 +143,7 @@ class Demo:
         leader = self._cluster.leader()
         self.step("Heartbeats on every node")
         for node in self._cluster.nodes:
-            words = ("heartbeat sent" if node is leader
+            words = (f"heartbeat sent to {NODES - 1} nodes" if node is leader
                      else f"heartbeat received from leader {leader.address}")
             line = wait_until(lambda: find_line(node, words), READY_S,
                               f"{node.address} logs {words!r}")
@@ -201,7 +201,7 @@ class Demo:
                    f"{leader.address} leads in term {status.term}, {took:.2f} s after the end of "
                    f"the leader of term {old_term}")
         for node in self._cluster.nodes:
-            words = "elected leader" if node is leader else f"vote granted to {leader.address}"
+            words = "elected leader" if node is leader else f": vote granted to {leader.address}"
             line = node.running and find_line(node, words)
             if line:
                 self.saw(line)

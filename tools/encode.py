@@ -3,9 +3,9 @@
 
     python3 tools/encode.py enqueue hello | nc -q1 127.0.0.1 5001 | python3 tools/decode.py
 
-Rules: one frame a call, under session 0: at most once, with nothing kept for a retry. A dequeue that
-waits needs a session and gets a random one; `--resume SESSION:SEQUENCE` gives any. The words are
-parsed by mqclient's own parser, so that both always agree.
+Rules: one frame a call, under session 0: at most once, with nothing kept for a retry. A dequeue
+that waits needs a session and gets a random one; `--resume SESSION:SEQUENCE` gives any. The words
+are parsed by mqclient's own parser, so that both always agree.
 """
 
 import argparse

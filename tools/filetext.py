@@ -1,8 +1,9 @@
 """Files of a data directory as text: the log, and term, vote and identity.
 
-Rules: opened for reading only and never locked, so that a running node's files may be looked at; the
-file is read up to the size that it had at the beginning. Damage is a CorruptFileError with path and
-offset, after the lines of everything before it. Layouts: raftnet/storage/records.py, metafile.py.
+Rules: opened for reading only and never locked, so that a running node's files may be looked at;
+the file is read up to the size that it had at the beginning. Damage is a CorruptFileError with path
+and offset, after the lines of everything before it. Layouts: raftnet/storage/records.py,
+metafile.py.
 """
 
 import os
@@ -10,10 +11,11 @@ import time
 from array import array
 from collections.abc import Iterator
 from typing import BinaryIO
+from zlib import crc32
 
 from raftnet.client.entries import entry_lines
 from raftnet.errors import CorruptFileError
-from raftnet.raft.entry import Entry, EntryKind
+from raftnet.raft.entry import EntryKind
 from raftnet.raft.membership import Membership, decode_membership
 from raftnet.storage.logfile import LOG_NAME
 from raftnet.storage.metafile import (IDENTITY_BYTES, IDENTITY_NAME, META_NAME, SLOT_BYTES,
@@ -72,26 +74,25 @@ def _reader(file: BinaryIO) -> Read:
 def _annulled(read: Read, size: int, base_index: int, path: str) -> dict[int, int]:
     """By offset: where the record is that annuls the one there; 0 for one that cannot follow."""
     found: dict[int, int] = {}
-    offsets, terms = array("Q"), array("Q")     # of the current records, by index
+    # Of the current records, by index.
+    offsets, terms, checksums = array("Q"), array("Q"), array("Q")
     for offset, _, entry in scan_records(read, size):
         if entry is None:
             break
         place = entry.index - base_index - 1
-        if not _can_follow(entry, place, terms):
+        checksum = crc32(entry.data)
+        if not 0 <= place <= len(terms) or place and terms[place - 1] > entry.term or (
+                # The same entry again is right: it annuls what follows it.
+                place < len(terms) and terms[place] == entry.term
+                and checksums[place] != checksum):
             found[offset] = 0
             break
         for replaced in offsets[place:]:
             found[replaced] = offset
-        del offsets[place:], terms[place:]
-        offsets.append(offset)
-        terms.append(entry.term)
+        for column, value in ((offsets, offset), (terms, entry.term), (checksums, checksum)):
+            del column[place:]
+            column.append(value)
     return found
-
-
-def _can_follow(entry: Entry, place: int, terms: array) -> bool:
-    if not 0 <= place <= len(terms) or place and terms[place - 1] > entry.term:
-        return False
-    return place == len(terms) or terms[place] != entry.term
 
 
 def _bad_record(file: BinaryIO, path: str, size: int, offset: int, reason: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Frames as text: a line for every frame of every kind, details of entries in lines under it.
 
-Rules: never an exception for a body that is none: the line says so. Damage of the stream itself is a
-FrameError with the offset. Line: `offset KIND id request-id: fields`.
+Rules: never an exception for a body that is none: the line says so. Damage of the stream itself is
+a FrameError with the offset. Line: `offset KIND id request-id: fields`.
 """
 
 from collections.abc import Iterator

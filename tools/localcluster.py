@@ -30,10 +30,10 @@ ELSEWHERE_S = 0.5           # between two looks whether somebody else started a 
 DEFAULT_PORTS = [5001, 5002, 5003]      # those that mqclient asks by itself
 
 # [address] [time] role term N: text
-_LINE = re.compile(r"\[[^ ]+\] \[[\d:.]+\] [a-z]+(?: term \d+)?: (.*)")
+_LINE = re.compile(r"\[[^ ]+\] \[[\d:.]+\] ([a-z]+)(?: term \d+)?: (.*)")
 # What is shown without --verbose, beside everything from WARNING on: roles, members, starts, ends.
-_SHOWN = re.compile(r"WARNING:|ERROR:|raftnet |elected leader|standing for election|following \d"
-                    r"|following \[|members at|taken into|cluster \w+ of|is gone|SIG|stopped")
+_SHOWN = re.compile(r"^(WARNING|ERROR|raftnet |elected leader|standing for|following [^n]"
+                    r"|taken into|cluster \w+ of|the leader \S+ is gone|SIG\w+: stopping|stopped)")
 
 
 class Terminal:
@@ -68,7 +68,10 @@ class Terminal:
 def is_shown(line: str) -> bool:
     """Whether a line of a node's log is shown without --verbose; one of another form always is."""
     match = _LINE.match(line)
-    return match is None or _SHOWN.match(match[1]) is not None
+    if match is None:
+        return True
+    role, text = match.groups()
+    return _SHOWN.match(text) is not None or role == "leader" and text.startswith("members at")
 
 
 class Runner:
@@ -82,12 +85,15 @@ class Runner:
         self._elsewhere: set[str] = set()       # started again by somebody else
         self.stopping = False
 
-    def start(self) -> None:
-        """Start all, and say how to go on; raises RaftnetError where that cannot be."""
+    def check_ports(self) -> None:
+        """Raises RaftnetError where somebody listens at a node's address."""
         for node in self._cluster.nodes:
             if port_is_taken(node.address):
                 raise RaftnetError(f"something listens at {node.address} already: stop it, or "
                                    "choose other ports with --port")
+
+    def start(self) -> None:
+        """Start all, and say how to go on; raises RaftnetError where that cannot be."""
         for node in self._cluster.nodes:
             self._terminal.skip(node)
             node.start()
@@ -111,7 +117,7 @@ class Runner:
             if leader is not None:
                 self._tell_use(leader)
                 return
-            if not any(node.running for node in self._cluster.nodes):
+            if not self._restart and not any(node.running for node in self._cluster.nodes):
                 raise RaftnetError("no node runs; see their lines above")
             if time.monotonic() >= hint:
                 hint = time.monotonic() + READY_HINT_S
@@ -167,12 +173,12 @@ class Runner:
 
     def stop(self) -> None:
         """Stop what this program started; raises RaftnetError where a node did not end well."""
-        self._terminal.say("raftnet: stopping all nodes")
         try:
-            self._cluster.stop()
+            self._terminal.say("\nraftnet: stopping all nodes")     # behind the terminal's ^C
         finally:
-            for node in self._cluster.nodes:
-                self._terminal.show(node)
+            self._cluster.stop()        # also where nobody reads this terminal any more
+        for node in self._cluster.nodes:
+            self._terminal.show(node)
         self._terminal.say("raftnet: all nodes are stopped; the same command lets them rejoin")
         for address in sorted(self._elsewhere):
             self._terminal.say(f"raftnet: {address}, started elsewhere, goes on running")
@@ -216,6 +222,7 @@ def main(argv: list[str]) -> int:
                 runner.stopping = True
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, on_signal)
+            runner.check_ports()
             try:
                 runner.start()
                 runner.run()

@@ -27,7 +27,6 @@ _LOG_REPLY = struct.Struct(">QQQI")
 _STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBB")
 _MEMBER_STATUS = struct.Struct(">QBBQI")
 _U16 = struct.Struct(">H")
-_U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 UNKNOWN_AGE = 0xFFFFFFFF
 ROLES = ("follower", "candidate", "leader", "learner", "joining", "founding")

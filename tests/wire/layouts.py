@@ -1,0 +1,267 @@
+"""How the program reads and writes each layout of protocol.md, by the heading of its table.
+
+A Layout decodes bytes to values by field name and encodes them again; the tests fill the document's
+table with values and compare. A layout that is missing here makes a test fail.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from zlib import crc32
+
+from raftnet.net.messages import decode_message, encode_message
+from raftnet.raft import entry as entries
+from raftnet.raft import membership as memberships
+from raftnet.raft.entry import EntryKind
+from raftnet.storage import metafile, records
+from raftnet.wire import commands, frames, requests
+from raftnet.wire.commands import Operation
+from raftnet.wire.frames import FrameReader, Kind
+from tests.wire.document import DOCUMENT, fill
+
+
+@dataclass
+class Layout:
+    """`decode(bytes)` gives values by field name, `again(bytes)` decodes and encodes; `unseen`
+    fields say what the decoder checks and does not give; `seal` fills in checksums."""
+
+    decode: Callable[[bytes], dict]
+    again: Callable[[bytes], bytes]
+    given: dict
+    unseen: tuple[str, ...] = ()
+    seal: Callable[[bytes], bytes] | None = None
+
+
+def of_object(decode, encode_again, unseen=(), **given) -> Layout:
+    """Of a decoder that gives an object with the fields as attributes."""
+    return Layout(lambda data: {name: getattr(decode(data), name) for name in
+                                type(decode(data)).__dataclass_fields__},
+                  lambda data: encode_again(decode(data)), given, unseen)
+
+
+def of_tuple(decode, encode_again, names: str, unseen=(), seal=None, **given) -> Layout:
+    """Of a decoder that gives the named values."""
+    return Layout(lambda data: dict(zip(names.split(), decode(data), strict=True)),
+                  lambda data: encode_again(*decode(data)), given, unseen, seal)
+
+
+def of_message(kind: Kind, **given) -> Layout:
+    """Of a message between nodes."""
+    return of_object(lambda body: decode_message(kind, body), lambda m: encode_message(m)[1],
+                     ("count",), **given)
+
+
+def of_command(decode, encode_again, names: str, unseen=(), **given) -> Layout:
+    """Of a command's arguments, which begin behind length and operation."""
+    def with_operation(data):
+        value = decode(b"\0" + data)
+        return value if isinstance(value, tuple) else (value,)
+    return of_tuple(with_operation, lambda *values: encode_again(*values)[5:], names, unseen,
+                    **given)
+
+
+def _prefixed(pieces: list[bytes]) -> bytes:
+    return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
+
+
+def _request(body: bytes) -> tuple:
+    session, first, acknowledged, count = requests.decode_request_head(body)
+    pieces = commands.split_commands(body, requests.REQUEST_HEAD_BYTES)
+    assert len(pieces) == count
+    return session, first, acknowledged, [_prefixed([piece]) for piece in pieces]
+
+
+def _reply(body: bytes) -> tuple:
+    reply = requests.decode_reply(body)
+    for form, value in enumerate((reply.first_message_id, reply.results, reply.refusal), 1):
+        if value is not None:
+            return reply.first_sequence, reply.count, form, value
+    raise AssertionError("a reply of no form")
+
+
+def _reply_again(first: int, count: int, form: int, value) -> bytes:
+    if form == requests.FORM_ENQUEUED:
+        return requests.encode_reply_enqueued(first, count, value)
+    if form == requests.FORM_RESULTS:
+        return requests.encode_reply_results(first, value)
+    return requests.encode_reply_refused(first, count, *value)
+
+
+def _log_reply(body: bytes) -> tuple:
+    first, commit, following, count, offset = requests.decode_log_reply(body)
+    found = entries.decode_entries(body, offset, count)
+    return first, commit, following, [entry.data for entry in found]
+
+
+def _frame(data: bytes) -> tuple:
+    reader = FrameReader()
+    ((kind, request_id, body),) = reader.feed(data)
+    assert reader.error is None and not reader.held
+    return kind, request_id, body
+
+
+def _entry(data: bytes) -> tuple:
+    entry = entries.decode_entry(data)
+    assert len(entry.data) == len(data)
+    return entry.index, entry.term, entry.kind, entry.payload
+
+
+def _status_values(body: bytes) -> dict:
+    status = requests.decode_status(body)
+    values = {name: getattr(status, name) for name in status.__dataclass_fields__}
+    values["role"] = requests.ROLES.index(status.role)
+    (member,) = status.members
+    values["members"] = tuple(getattr(member, name) for name in MEMBER_FIELDS)
+    return values
+
+
+def _membership(payload: bytes) -> tuple:
+    found = memberships.decode_membership(payload)
+    members = tuple((m.node_id, m.voter, m.address) for m in found.members)
+    return found.cluster_id, int(found.quorum_rule), int(found.founded), members
+
+
+def _membership_again(cluster_id, rule, flags, members) -> bytes:
+    members = tuple(memberships.Member(node_id, address, voter)
+                    for node_id, voter, address in members)
+    return memberships.encode_membership(
+        memberships.Membership(cluster_id, members, rule, bool(flags)))
+
+
+def _record(data: bytes) -> tuple:
+    def read(offset, count):
+        return (bytes(records.HEADER_BYTES) + data)[offset:offset + count]
+    size = records.HEADER_BYTES + len(data)
+    ((_, synced, entry),) = records.scan_records(read, size)
+    return synced, entry.data
+
+
+def _seal(at: int, start: int, stop: int | None = None, begun: int = 0):
+    """A checksum at `at` over the bytes from `start` to `stop`."""
+    def seal(data: bytes) -> bytes:
+        return data[:at] + crc32(data[start:stop], begun).to_bytes(4, "big") + data[at + 4:]
+    return seal
+
+
+MEMBER_FIELDS = ("node_id", "voter", "reachable", "match_index", "silent_ms", "address")
+ENTRY = entries.encode_entry(7, 9, EntryKind.EMPTY, b"").data
+MEMBER, MEMBER_VALUES = fill(DOCUMENT.layouts()["Member status"], {})
+VOTER, VOTER_VALUES = fill(DOCUMENT.layouts()["Member"], {})
+QUEUE, QUEUE_VALUES = fill(DOCUMENT.layouts()["Queue in a list"], {})
+RESULT, RESULT_VALUES = fill(DOCUMENT.layouts()["Result"], {"length": 4, "payload": b"abc"})
+ONE_RESULT = [(RESULT_VALUES["status"], b"abc")]
+MEMBER_TUPLE = tuple(MEMBER_VALUES[name] for name in MEMBER_FIELDS)
+TWO = [commands.encode_size(b"a"), commands.encode_close()]
+
+# Headings of the tables that follow each other in the bytes -> how the program reads them. Where a
+# value is not what the bytes are (a list), the given value is a pair: bytes, what is decoded.
+LAYOUTS = {
+    ("Frame",): of_tuple(
+        _frame, lambda kind, request_id, body: frames.encode_frame(kind, request_id, body),
+        "kind request_id body", ("length", "checksum", "version"),
+        _seal(4, frames.CHECKED_FROM), length=15, version=1, body=b"abc"),
+    ("HELLO",): of_object(requests.decode_hello, requests.encode_hello, role=1),
+    ("ERROR",): of_tuple(requests.decode_error, lambda code, leader, text:
+                         requests.encode_error(code, text, leader), "code leader text"),
+    ("REQUEST",): of_tuple(_request, requests.encode_request,
+                           "session first_sequence acknowledged commands", ("count",),
+                           count=2, commands=(b"".join(TWO), TWO)),
+    ("REPLY", "ENQUEUED"): of_tuple(_reply, _reply_again,
+                                    "first_sequence count form first_message_id", form=1),
+    ("REPLY", "RESULTS"): of_tuple(_reply, _reply_again, "first_sequence count form results",
+                                   form=2, count=1, results=(RESULT, ONE_RESULT)),
+    ("REPLY", "REFUSED"): of_tuple(
+        lambda body: (*_reply(body)[:3], *_reply(body)[3]),
+        lambda first, count, form, *refusal: _reply_again(first, count, form, refusal),
+        "first_sequence count form code text", form=3),
+    ("Result",): of_tuple(
+        lambda data: requests.decode_results(data, 0, 1)[0][0],
+        lambda *result: requests.encode_reply_results(1, [result])[13:], "status payload",
+        ("length",), length=4, payload=b"abc"),
+    ("READ",): of_tuple(requests.decode_read, requests.encode_read, "local command",
+                        command=commands.encode_size(b"q")),
+    ("READ_REPLY",): of_tuple(requests.decode_read_reply, requests.encode_read_reply,
+                              "applied_index status payload", payload=b"abc"),
+    ("LOG",): of_tuple(requests.decode_log, requests.encode_log, "local from_index limit"),
+    ("LOG_REPLY",): of_tuple(_log_reply, requests.encode_log_reply,
+                             "first_index commit_index next_index entries", ("count",),
+                             count=2, entries=(ENTRY + ENTRY, [ENTRY, ENTRY])),
+    ("STATUS_REPLY",): Layout(
+        _status_values, lambda body: requests.encode_status(requests.decode_status(body)),
+        {"role": 2, "founded": True, "count": 1, "members": (MEMBER, MEMBER_TUPLE)}, ("count",)),
+    ("Member status",): Layout(lambda _: dict(MEMBER_VALUES), lambda data: data, {}),
+    ("JOIN",): of_tuple(requests.decode_join, requests.encode_join, "node_id address"),
+    ("JOIN_REPLY",): of_tuple(lambda body: (requests.decode_join_reply(body),),
+                              requests.encode_join_reply, "cluster_id"),
+    ("PRE_VOTE",): of_message(Kind.PRE_VOTE),
+    ("PRE_VOTE_REPLY",): of_message(Kind.PRE_VOTE_REPLY),
+    ("VOTE",): of_message(Kind.VOTE),
+    ("VOTE_REPLY",): of_message(Kind.VOTE_REPLY),
+    ("APPEND",): of_message(Kind.APPEND, term=9, prev_log_index=6, prev_log_term=2, count=1,
+                            entries=(ENTRY, [entries.decode_entry(ENTRY)])),
+    ("APPEND_REPLY",): of_message(Kind.APPEND_REPLY),
+    ("HEARTBEAT",): of_message(Kind.HEARTBEAT),
+    ("HEARTBEAT_REPLY",): of_message(Kind.HEARTBEAT_REPLY),
+    ("Command", "SIZE"): of_tuple(
+        lambda data: (commands.split_commands(data, 0)[0][0],
+                      commands.decode_size(commands.split_commands(data, 0)[0])),
+        lambda _, queue: commands.encode_size(queue), "operation queue", ("length", "arguments"),
+        length=4, operation=int(Operation.SIZE), queue=b"ab"),
+    ("ENQUEUE",): of_command(commands.decode_enqueue, commands.encode_enqueue, "queue messages",
+                             ("count", "lengths"), count=2, lengths=[1, 2],
+                             messages=(b"abb", [b"a", b"bb"])),
+    ("DEQUEUE",): of_command(commands.decode_dequeue, commands.encode_dequeue,
+                             "queue count wait_ms"),
+    ("EXECUTE",): of_command(
+        lambda data: ([_prefixed([c]) for c in commands.decode_execute(data)],),
+        commands.encode_execute, "commands", ("count",), count=2,
+        commands=(b"".join(TWO), TWO)),
+    ("PEEK",): of_command(commands.decode_peek, commands.encode_peek, "queue count"),
+    ("SIZE",): of_command(commands.decode_size, commands.encode_size, "queue"),
+    ("QUEUES",): of_command(commands.decode_queues, commands.encode_queues, "after limit"),
+    ("CANCEL",): of_command(commands.decode_cancel, commands.encode_cancel, "session sequence"),
+    ("ENQUEUE result",): of_tuple(lambda data: (commands.decode_enqueue_result(data),),
+                                  commands.encode_enqueue_result, "first_message_id"),
+    ("DEQUEUE and PEEK result",): of_tuple(
+        lambda data: (commands.decode_messages(data),), commands.encode_messages, "messages",
+        ("count", "ids", "lengths"), count=2, ids=[5, 6], lengths=[1, 2],
+        messages=(b"abb", [(5, b"a"), (6, b"bb")])),
+    ("EXECUTE result",): of_tuple(
+        lambda data: (commands.decode_execute_result(data),), commands.encode_execute_result,
+        "results", ("count",), count=1, results=(RESULT, ONE_RESULT)),
+    ("SIZE result",): of_tuple(commands.decode_size_result, commands.encode_size_result,
+                               "messages size_bytes"),
+    ("QUEUES result",): of_tuple(
+        lambda data: (commands.decode_queue_list(data),), commands.encode_queue_list, "queues",
+        ("count",), count=1, queues=(QUEUE, [(QUEUE_VALUES["queue"], QUEUE_VALUES["messages"])])),
+    ("Queue in a list",): of_tuple(
+        lambda data: commands.decode_queue_list(b"\0\0\0\1" + data)[0],
+        lambda *queue: commands.encode_queue_list([queue])[4:], "queue messages"),
+    ("Entry",): of_tuple(_entry, lambda *values: entries.encode_entry(*values).data,
+                         "index term kind payload", ("length", "checksum"), _seal(4, 8),
+                         length=20, kind=1, payload=b"abc"),
+    ("Batch",): of_tuple(
+        lambda data: (commands.batch_stamp(data), commands.decode_batch(data)),
+        commands.encode_batch, "stamp_ms requests",
+        requests=(_prefixed([b"ab", b"c"]), [b"ab", b"c"])),
+    ("Membership",): of_tuple(
+        _membership, _membership_again, "cluster_id quorum_rule flags members", ("count",),
+        quorum_rule=1, flags=1, count=1,
+        members=(VOTER, (tuple(VOTER_VALUES[n] for n in ("node_id", "voter", "address")),))),
+    ("Member",): Layout(lambda _: dict(VOTER_VALUES), lambda data: data, {}),
+    ("Meta slot",): of_tuple(
+        lambda data: metafile.decode_slot(data, ""),
+        lambda *values: metafile.encode_slot(metafile.MetaState(*values)),
+        "sequence current_term voted_for node_id boot", ("magic", "format", "checksum"),
+        _seal(48, 0, 48), magic=b"RNMETA", format=1),
+    ("Identity",): Layout(
+        lambda data: metafile.decode_identity(data, "")._asdict(), lambda data: data,
+        {"magic": b"RNIDEN", "format": 1}, ("magic", "format", "checksum"), _seal(32, 0, 32)),
+    ("Log header",): of_tuple(
+        lambda data: records.decode_header(data, ""), records.encode_header,
+        "base_index base_term", ("magic", "format", "checksum"), _seal(24, 0, 24),
+        magic=b"RNLOG\0", format=1),
+    ("Record",): of_tuple(
+        _record, lambda synced, data: records.encode_prefix(synced, records.HEADER_BYTES, data)
+        + data, "synced_offset entry", ("marker", "check"),
+        _seal(4, 8, 8 + 33, records.HEADER_BYTES), marker=b"RREC", synced_offset=20, entry=ENTRY),
+}
