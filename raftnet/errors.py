@@ -33,7 +33,8 @@ class ErrorCode(IntEnum):
 
 # What the reader of the code should do; one line each, also shown to people.
 ERROR_MEANING = {
-    ErrorCode.NOT_LEADER: "surely not executed: ask the leader named in the reply, or any other node",
+    ErrorCode.NOT_LEADER:
+        "surely not executed: ask the leader named in the reply, or any other node",
     ErrorCode.LEADERSHIP_LOST: "outcome unknown: send again under the same session and sequence",
     ErrorCode.BUSY: "surely not executed: send again a little later under the same sequence",
     ErrorCode.OUT_OF_ORDER: "surely not executed: send again from the lowest unanswered sequence",
@@ -43,7 +44,8 @@ ERROR_MEANING = {
     ErrorCode.UNKNOWN_KIND: "this node knows no frame of that kind",
     ErrorCode.BAD_REQUEST: "the body does not have the layout of its kind",
     ErrorCode.DISK_FULL: "surely not executed: the leader's disk is full; free space there",
-    ErrorCode.NOT_READY: "surely not executed: the cluster is not founded or the leader not ready yet",
+    ErrorCode.NOT_READY:
+        "surely not executed: the cluster is not founded or the leader not ready yet",
     ErrorCode.WRONG_CLUSTER: "the two nodes belong to different clusters",
     ErrorCode.ADDRESS_TAKEN: "another node of the cluster has that address",
     ErrorCode.CHANGE_UNDER_WAY: "one membership change at a time: try again when it is done",

@@ -2,8 +2,8 @@
 
 Founding (design: Founding and identity; protocol.md, Founding): founders learn each other's node
 ids from the greetings; whoever knows all of them writes the identical entry 1 by itself. The
-cluster id is a hash of all node ids, so equal founders give equal bytes. A lone founder is a list of
-one. Joining: ask the contact, or the leader it names, until the entry that takes this node in is
+cluster id is a hash of all node ids, so equal founders give equal bytes. A lone founder is a list
+of one. Joining: ask the contact, or the leader it names, until the entry that takes this node in is
 committed. No I/O and no clock here; the Replica drives it.
 """
 

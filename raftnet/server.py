@@ -1,8 +1,8 @@
 """Server: a Replica with sockets around it.
 
-One port for clients, peers and tools. A turn of the loop: read every ready socket, hear of the disk,
-let the clock take effect, then `Replica.turn()`, and do what it says in its order: messages, the
-disk job, replies. If `_turn` stays this short, the design is intact.
+One port for clients, peers and tools. A turn of the loop: read every ready socket, hear of the
+disk, let the clock take effect, then `Replica.turn()`, and do what it says in its order: messages,
+the disk job, replies. If `_turn` stays this short, the design is intact.
 """
 
 import errno
@@ -157,7 +157,7 @@ class Server:
 
     def _do(self, turn: Turn) -> None:
         if turn.peers_changed:
-            self._peers.set_targets(self.replica.dial_targets())
+            self._peers.set_targets(self.replica.greetings.dial_targets())
         for address, message in turn.messages:
             self._peers.send_message(address, message)
         for address, kind, body in turn.frames:
@@ -275,7 +275,7 @@ class Server:
         replica = self.replica
         if hello.role == requests.ROLE_PEER:
             parse_address(hello.address)        # MalformedError where it is none
-            refusal = replica.greeted(hello)
+            refusal = replica.greetings.greeted(hello)
             if refusal is not None:
                 self._refuse(connection, request_id, *refusal)
                 return
@@ -283,7 +283,8 @@ class Server:
             self._peers.seen(hello.address)
             if hello.cluster_id == replica.cluster_id and any(replica.cluster_id):
                 self._identify(connection, hello)
-        connection.send(Kind.HELLO_REPLY, request_id, requests.encode_hello(replica.hello()))
+        connection.send(Kind.HELLO_REPLY, request_id,
+                        requests.encode_hello(replica.greetings.hello()))
 
     def _identify(self, connection: Connection, hello: requests.Hello) -> None:
         """A peer of our cluster; a newer connection of it replaces an older one."""
@@ -299,13 +300,13 @@ class Server:
 
     def _dialled_frames(self, peer: Peer, connection: Connection, frames: list) -> None:
         for kind, _, body in frames:
-            if kind == Kind.ERROR and self.replica.joining is None:
+            if kind == Kind.ERROR and self.replica.greetings.joining is None:
                 code, _, text = requests.decode_error(body)
                 self.actions.say("connect", "%s says: %s: %s", peer.address,
                                  requests.describe_error(code), text, level=WARNING)
                 continue
             try:
-                self.replica.dialled_frame(peer.address, kind, body)
+                self.replica.greetings.dialled_frame(peer.address, kind, body)
             except MalformedError as error:
                 connection.close(str(error))
                 return

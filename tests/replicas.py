@@ -109,16 +109,17 @@ class Nodes:
     def greet(self, sender: str, receiver: str) -> None:
         """`sender` dials `receiver`: greeting and answer."""
         a, b = self.nodes[sender], self.nodes[receiver]
-        hello = a.replica.hello()
-        if b.replica.greeted(hello) is not None:
+        hello = a.replica.greetings.hello()
+        if b.replica.greetings.greeted(hello) is not None:
             return
-        answer = b.replica.hello()
-        if a.replica.greeted(answer, receiver) is not None:
+        answer = b.replica.greetings.hello()
+        if a.replica.greetings.greeted(answer, receiver) is not None:
             return
         first = receiver not in a.up
         ready = answer.cluster_id == a.replica.cluster_id != NO_CLUSTER
         known = (hello.cluster_id == answer.cluster_id)     # as the receiver saw it
-        if ready and known and not a.up.get(receiver) or first and a.replica.joining is not None:
+        joining = a.replica.greetings.joining is not None
+        if ready and known and not a.up.get(receiver) or first and joining:
             a.replica.peer_connected(receiver, answer, 1)
         a.up[receiver] = ready and known
 
@@ -126,7 +127,7 @@ class Nodes:
         """Every node holds connections to where it wants to."""
         for node in self.alive():
             address = node.begin.address
-            targets = node.replica.dial_targets()
+            targets = node.replica.greetings.dial_targets()
             node.up = {target: up for target, up in node.up.items() if target in targets}
             for target in targets:
                 if not node.up.get(target) and self.reaches(address, target) and (
@@ -160,7 +161,7 @@ class Nodes:
         for client, request_id, kind, body in turn.answers:
             if isinstance(client, tuple) and client[0] == "node":
                 if self.reaches(sender, client[1]):
-                    self.nodes[client[1]].replica.dialled_frame(sender, kind, body)
+                    self.nodes[client[1]].replica.greetings.dialled_frame(sender, kind, body)
             else:
                 self.answers.append((client, request_id, kind, body))
 

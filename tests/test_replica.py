@@ -141,9 +141,9 @@ class TestFounding(ReplicaCase):
     def test_a_stranger_is_refused(self):
         nodes = Nodes()
         a, b = nodes.add(A), nodes.add(B)
-        code, text = a.replica.greeted(b.replica.hello())
+        code, text = a.replica.greetings.greeted(b.replica.greetings.hello())
         self.assertEqual(code, ErrorCode.WRONG_CLUSTER)
-        code, _ = a.replica.greeted(a.replica.hello())
+        code, _ = a.replica.greetings.greeted(a.replica.greetings.hello())
         self.assertEqual(code, ErrorCode.WRONG_CLUSTER)
 
 
@@ -180,7 +180,7 @@ class TestJoining(ReplicaCase):
         leader = nodes.serving().begin.address
         follower = next(n for n in nodes.alive() if not n.replica.leads)
         d = nodes.add(D, join=follower.begin.address)
-        nodes.run_until(lambda: d.replica.joining.target == leader)
+        nodes.run_until(lambda: d.replica.greetings.joining.target == leader)
         nodes.kill(leader)
         nodes.run_until(lambda: nodes.settled() and self.voters(d) == 4)
 
@@ -319,7 +319,7 @@ class TestServing(ReplicaCase):
         leader = nodes.serving().replica
         for node in nodes.alive():
             if node.replica is not leader:
-                self.assertLessEqual(node.replica._stamp_ms, leader._stamp_ms)
+                self.assertLessEqual(node.replica.time.stamp_ms, leader._stamp_ms)
 
     def test_a_truncated_stamp_counts_no_more(self):
         nodes = self.nodes
@@ -332,13 +332,13 @@ class TestServing(ReplicaCase):
         nodes.ask(leader, Kind.REQUEST, requests.encode_request(
             requests.NO_SESSION, 1, 0, [commands.encode_enqueue(b"q", [b"lost"])]))
         nodes.turn(leader)
-        ahead = leader.replica._stamp_ms
+        ahead = leader.replica.time.stamp_ms
         self.assertGreater(ahead, 300)
         nodes.cut |= {(other, address) for other in others}
         nodes.run_until(lambda: any(nodes.nodes[o].replica.leads for o in others))
         nodes.cut = set()
         nodes.run_until(nodes.settled)
-        self.assertLess(leader.replica._stamp_ms, ahead)
+        self.assertLess(leader.replica.time.stamp_ms, ahead)
 
     def test_waits_end_by_replicated_time(self):
         nodes = self.nodes

@@ -226,6 +226,20 @@ class TestHostileClients(ServerCase):
             self.assertLess(memory, 400_000)        # KiB; 2,000 answers would be 6 GB
             queue.dequeue_many(3)
 
+    def test_a_newer_connection_of_a_node_replaces_the_older(self):
+        leader = self.cluster.leader()
+        status = leader.status()
+        hello = requests.Hello(requests.ROLE_PEER, status.cluster_id, 99, 1, 0, "127.0.0.1:9")
+        greeting = encode_frame(Kind.HELLO, 1, requests.encode_hello(hello))
+        with connect(leader.address) as older, connect(leader.address) as newer:
+            for sock in (older, newer):
+                sock.sendall(greeting)
+                self.assertEqual(receive(sock)[0][0], Kind.HELLO_REPLY)
+            self.assertEqual(older.recv(1), b"")
+            newer.sendall(encode_frame(Kind.STATUS, 2, b""))
+            self.assertEqual(receive(newer)[0][0], Kind.STATUS_REPLY)
+        self.assert_works()
+
     def test_pipelined_requests_and_a_sudden_end(self):
         leader = self.cluster.leader()
         body = requests.encode_request(requests.NO_SESSION, 1, 0,

@@ -30,8 +30,9 @@ _UNSENT_MS_MAX = 10_000
 class Peer:
     """The dialled side of one other node."""
 
-    __slots__ = ("address", "sock", "connection", "greeted_ms", "greeted_with", "ready", "backoff_ms", "retry_ms",
-                 "deadline_ms", "early", "early_bytes", "was_up", "told_down")
+    __slots__ = ("address", "sock", "connection", "greeted_ms", "greeted_with", "ready",
+                 "backoff_ms", "retry_ms", "deadline_ms", "early", "early_bytes", "was_up",
+                 "told_down")
 
     def __init__(self, address: str):
         self.address = address
@@ -172,7 +173,7 @@ class Peers:
 
     def _greet(self, peer: Peer) -> None:
         peer.greeted_ms = self._node.now_ms()
-        hello = self._node.replica.hello()
+        hello = self._node.replica.greetings.hello()
         peer.greeted_with = hello.cluster_id
         peer.connection.send(Kind.HELLO, 0, requests.encode_hello(hello))
 
@@ -195,7 +196,7 @@ class Peers:
 
     def _greeting(self, peer: Peer, connection: Connection, hello) -> None:
         node = self._node
-        refusal = node.replica.greeted(hello, peer.address)
+        refusal = node.replica.greetings.greeted(hello, peer.address)
         if refusal is not None:
             self._refused(peer, refusal[1])
             return
@@ -208,7 +209,7 @@ class Peers:
                       and any(replica.cluster_id))
         peer.backoff_ms = 0
         peer.told_down = False
-        if peer.ready and not was_ready or first and replica.joining is not None:
+        if peer.ready and not was_ready or first and replica.greetings.joining is not None:
             peer.was_up = peer.ready
             for frame in peer.early:
                 connection.send_bytes(frame)

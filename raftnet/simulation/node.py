@@ -218,7 +218,7 @@ class SimulatedNode:
     # --- connections
 
     def _dial_all(self) -> None:
-        targets = self.replica.dial_targets()
+        targets = self.replica.greetings.dial_targets()
         for address in [a for a in self.links if a not in targets]:
             self.links.pop(address).end()
         for address in targets:
@@ -226,7 +226,7 @@ class SimulatedNode:
 
     def _dial(self, address: str) -> None:
         """Connect and greet, and again after a while, until the greeting is answered."""
-        if address not in self.replica.dial_targets():
+        if address not in self.replica.greetings.dial_targets():
             return
         link = self.links.get(address)
         if link is not None and link.ready:
@@ -241,7 +241,8 @@ class SimulatedNode:
             if link is None:
                 self.links[address] = link = Link(self, target)
                 target.accepted.append(link)
-            self._carry(link, self, Kind.HELLO, requests.encode_hello(self.replica.hello()))
+            self._carry(link, self, Kind.HELLO,
+                        requests.encode_hello(self.replica.greetings.hello()))
         self._later(_REDIAL_MS, lambda: self._dial(address))
 
     def _carry(self, link: "Link", sender: "SimulatedNode", kind: int, body: bytes) -> None:
@@ -272,7 +273,7 @@ class SimulatedNode:
             elif kind == Kind.HELLO_REPLY:
                 self._answered(link, requests.decode_hello(body))
             else:
-                self.replica.dialled_frame(link.acceptor.address, kind, body)
+                self.replica.greetings.dialled_frame(link.acceptor.address, kind, body)
         except MalformedError as error:
             raise AssertionError(f"an undamaged frame of kind {kind}: {error}") from error
         self.pump()
@@ -283,26 +284,26 @@ class SimulatedNode:
                 self.replica.peer_frame(link.identity, kind, body)
         elif kind == Kind.HELLO:
             hello = requests.decode_hello(body)
-            if self.replica.greeted(hello) is not None:
+            if self.replica.greetings.greeted(hello) is not None:
                 return
             if hello.cluster_id == self.replica.cluster_id and any(hello.cluster_id):
                 link.identity = hello.node_id
             self._carry(link, self, Kind.HELLO_REPLY,
-                        requests.encode_hello(self.replica.hello()))
+                        requests.encode_hello(self.replica.greetings.hello()))
         else:
             self.replica.client_frame(link, request_id, kind, body)
 
     def _answered(self, link: "Link", hello) -> None:
         address, replica = link.acceptor.address, self.replica
         if link.ready or self.links.get(address) is not link or (
-                replica.greeted(hello, address) is not None):
+                replica.greetings.greeted(hello, address) is not None):
             return
         # Greetings may be lost here, and answers be of an earlier one: what counts is that the
         # other end knows us, as it does in order on a real connection.
         link.ready = hello.cluster_id == replica.cluster_id and link.identity != 0
         if link.ready:
             self._was_up.add(address)
-        if link.ready or replica.joining is not None:
+        if link.ready or replica.greetings.joining is not None:
             replica.peer_connected(address, hello, 1)
 
     def link_ended(self, link: "Link") -> None:

@@ -16,7 +16,7 @@ FULL_RETRY_S = 0.5
 
 
 class DiskWorker:
-    """One thread for one Store. `done`, `full` and `failure` may be read by the loop at any time."""
+    """One thread for one Store. The loop may read `done`, `full` and `failure` at any time."""
 
     def __init__(self, store: Store, wake: Callable[[], None]):
         self._store = store
