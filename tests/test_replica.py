@@ -319,7 +319,7 @@ class TestServing(ReplicaCase):
         leader = nodes.serving().replica
         for node in nodes.alive():
             if node.replica is not leader:
-                self.assertLessEqual(node.replica.time.stamp_ms, leader._stamp_ms)
+                self.assertLessEqual(node.replica.time.stamp_ms, leader.time.stamp_ms)
 
     def test_a_truncated_stamp_counts_no_more(self):
         nodes = self.nodes
