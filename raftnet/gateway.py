@@ -15,7 +15,7 @@ from raftnet.machine.machine import Applied, Machine
 from raftnet.wire import commands
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import (
-    INTERNAL_SESSION, NO_SESSION, decode_request_head, encode_error, encode_request)
+    INTERNAL_SESSION, NO_SESSION, REQUEST_HEAD_BYTES, decode_request_head, encode_error, encode_request)
 
 ERROR_TEXT_MAX = 1_000      # characters
 
@@ -77,24 +77,42 @@ class Gateway:
 
     def request(self, client, request_id: int, body: bytes) -> None:
         """A REQUEST at a leader that may serve."""
+        if self._is_acceptable(client, request_id, body):
+            self._take(client, request_id, body)
+
+    def is_doubtful(self, body: bytes) -> bool:
+        """Whether the request is of a session that is unknown here and had answers before. A leader
+        must hear a quorum before it says that the session expired: another may have opened it."""
+        if len(body) < REQUEST_HEAD_BYTES:
+            return False
+        session, _, acknowledged, _ = decode_request_head(body)
+        return (acknowledged > 0 and session not in self._sessions
+                and session not in (NO_SESSION, INTERNAL_SESSION)
+                and self._machine.last_sequence(session) is None)
+
+    def _is_acceptable(self, client, request_id: int, body: bytes) -> bool:
         if len(body) > self._wire.request_bytes_max:
             self.refuse(client, request_id, ErrorCode.TOO_LARGE,
                         f"a request of {len(body)} bytes: {self._wire.request_bytes_max} are "
                         "allowed; send fewer messages at once")
-            return
+            return False
         try:
-            session, first, acknowledged, count = decode_request_head(body)
+            session, first, _, count = decode_request_head(body)
         except MalformedError as error:
             self.refuse(client, request_id, ErrorCode.BAD_REQUEST, str(error))
-            return
+            return False
         if session == INTERNAL_SESSION or first < 1 or count < 1:
             self.refuse(client, request_id, ErrorCode.BAD_REQUEST,
                         "a session of the client's own, a first sequence and a count from 1 on "
                         "are needed")
-            return
+            return False
         if self.waiting_bytes > self._config.waiting_bytes_max:
             self.refuse(client, request_id, ErrorCode.BUSY, "too many requests wait; send again")
-            return
+            return False
+        return True
+
+    def _take(self, client, request_id: int, body: bytes) -> None:
+        session, first, acknowledged, count = decode_request_head(body)
         waiter = Waiter(client, request_id, session, first)
         if session != NO_SESSION and not self._admit(waiter, acknowledged, count):
             return

@@ -68,6 +68,10 @@ class Reads:
         self._asked[self._token] = question
         replica.raft.read(self._token)
 
+    def confirm_request(self, client, request_id: int, body: bytes) -> None:
+        """A REQUEST whose refusal would be wrong if another node leads by now: hear a quorum."""
+        self._ask(False, (client, request_id, Kind.REQUEST, body))
+
     def confirmed(self, token: int, index: int) -> None:
         """The core's answer: readable once `index` is applied; 0: no longer leader."""
         question = self._asked.pop(token)
@@ -83,14 +87,15 @@ class Reads:
             return
         applied = self._replica.machine.applied_index
         left = self._replica.config.gateway.reads_turn_bytes_max
-        waiting = []
+        waiting, asked = [], False
         for index, question in self._confirmed:
             if index <= applied and left > 0:
                 left -= self._answer(question)
+                asked = asked or question[2] == Kind.REQUEST    # there may be something to propose
             else:
                 waiting.append((index, question))
         self._confirmed = waiting
-        self.cut_short = left <= 0 and bool(waiting)
+        self.cut_short = left <= 0 and bool(waiting) or asked
 
     def _answer(self, question: tuple) -> int:
         """The bytes of the answer."""
@@ -103,6 +108,9 @@ class Reads:
             replica.actions.say("read", "a client's read is answered at index %d",
                                 replica.machine.applied_index)
             return len(body)
+        if kind == Kind.REQUEST:
+            replica.gateway.request(client, request_id, what)
+            return 0
         body = self._log_reply(*what)
         replica.gateway.answers.append((client, request_id, Kind.LOG_REPLY, body))
         replica.actions.say("request_log", "a client is given the log from index %d", what[0])

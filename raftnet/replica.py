@@ -195,9 +195,15 @@ class Replica:
             if refusal is not None:
                 self.refuse(client, request_id, *refusal)
             else:
-                self.gateway.request(client, request_id, body)
+                self._request(client, request_id, body)
         else:
             self.reads.frame(client, request_id, kind, body)
+
+    def _request(self, client, request_id: int, body: bytes) -> None:
+        if self.gateway.is_doubtful(body):
+            self.reads.confirm_request(client, request_id, body)
+        else:
+            self.gateway.request(client, request_id, body)
 
     def refuse(self, client, request_id: int, code: ErrorCode, text: str) -> None:
         """Answer with an ERROR that names the leader."""

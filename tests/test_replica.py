@@ -261,6 +261,31 @@ class TestServing(ReplicaCase):
         self.assert_error(nodes.enqueue(leader, b"x"), ErrorCode.LEADERSHIP_LOST)
         self.assert_error(nodes.enqueue(leader, b"x"), ErrorCode.NOT_LEADER)
 
+    def test_a_leader_that_was_held_up_calls_no_session_expired(self):
+        """The simulator's seed 4493: a leader was stopped, another opened a session; woken up, the
+        old one did not know it and said SESSION_EXPIRED, which a client must believe."""
+        nodes = self.nodes
+        old = nodes.serving()
+        address = old.begin.address
+        others = [a for a in nodes.nodes if a != address]
+        nodes.down.add(address)         # held up: it neither hears nor does anything
+        nodes.run_until(lambda: nodes.serving() is not None)
+        session = b"s" * 16
+        new = nodes.serving()
+        self.assert_enqueued(nodes.enqueue(new, b"x", session=session))
+        nodes.down.discard(address)     # woken up, and a client is the first to speak
+        nodes.cut = {(a, address) for a in others} | {(address, a) for a in others}
+        self.assertTrue(old.replica.leads)
+        nodes.answers = []
+        second = requests.encode_request(session, 2, 1, [commands.encode_enqueue(b"q", [b"y"])])
+        nodes.ask(old, Kind.REQUEST, second)
+        nodes.run_until(lambda: nodes.answers)
+        self.assert_error(nodes.answers[0][2:], ErrorCode.NOT_LEADER)
+        nodes.cut = set()
+        expired = requests.encode_request(b"t" * 16, 2, 1, [commands.encode_close()])
+        self.assert_error(nodes.answer_to(new, Kind.REQUEST, expired), ErrorCode.SESSION_EXPIRED)
+        self.assert_enqueued(nodes.answer_to(new, Kind.REQUEST, second))
+
     def test_a_held_up_leader_hears_before_its_deadlines_count(self):
         nodes = self.nodes
         leader = nodes.serving()

@@ -20,6 +20,7 @@ class FakeReplica:
     joining = None
 
     def __init__(self):
+        self.greetings = self
         self.cluster_id = CLUSTER
         self.connected = []
         self.refusal = None
