@@ -80,7 +80,6 @@ class NetConfig:
     dial_backoff_ms_min: int = 50
     dial_backoff_ms_max: int = 2_000
     half_closed_ms: int = 5_000             # answers to a client that sends no more take no longer
-    greeting_timeout_ms: int = 10_000       # an unidentified peer connection is closed after this
     listen_backlog: int = 512
 
 

@@ -15,7 +15,8 @@ from raftnet.machine.machine import Applied, Machine
 from raftnet.wire import commands
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import (
-    INTERNAL_SESSION, NO_SESSION, REQUEST_HEAD_BYTES, decode_request_head, encode_error, encode_request)
+    INTERNAL_SESSION, NO_SESSION, REQUEST_HEAD_BYTES, decode_request_head, encode_error,
+    encode_request)
 
 ERROR_TEXT_MAX = 1_000      # characters
 

@@ -6,8 +6,8 @@ STATUS is answered by any node. JOIN is the leader's, answered when its entry is
 """
 
 from raftnet import VERSION
-from raftnet.errors import BusyError, ChangeRefusedError, ErrorCode, MalformedError
-from raftnet.raft.membership import Member
+from raftnet.errors import ChangeRefusedError, ErrorCode, MalformedError
+from raftnet.raft.membership import MEMBERS_MAX, Member
 from raftnet.wire import requests
 from raftnet.wire.address import parse_address
 from raftnet.wire.frames import Kind
@@ -204,11 +204,13 @@ class Reads:
 
     def _take_in(self, client, request_id: int, member: Member) -> None:
         replica = self._replica
+        if len(replica.raft.membership.members) >= MEMBERS_MAX:
+            replica.refuse(client, request_id, ErrorCode.TOO_LARGE,
+                           f"a cluster has at most {MEMBERS_MAX} members")
+            return
         try:
             index, _ = replica.raft.propose_membership(
                 replica.raft.membership.with_member(member))
-        except BusyError as error:
-            replica.refuse(client, request_id, ErrorCode.BUSY, str(error))
         except ChangeRefusedError as error:
             replica.refuse(client, request_id, error.code, str(error))
         else:

@@ -26,7 +26,7 @@ from raftnet.storage.store import Store
 from raftnet.storage.worker import DiskWorker
 from raftnet.wire import requests
 from raftnet.wire.address import format_address, parse_address
-from raftnet.wire.frames import PEER_KINDS_FROM, Kind
+from raftnet.wire.frames import PEER_KINDS_FROM, VERSION, Kind
 
 SWITCH_INTERVAL_S = 0.0002      # the disk thread must get the interpreter back at once
 _ACCEPTS_A_TURN = 64
@@ -212,7 +212,6 @@ class Server:
             connection = Connection(sock, name, self._loop, self.config.net, self._dirty,
                                     self._accepted_frames, self._accepted_closed,
                                     self._accepted_half_closed)
-            connection.opened_ms = self.now_ms()
             self._accepted.add(connection)
             self.replica.gateway.client_opened(connection)
             self.actions.say("accept", "connection from %s", name)
@@ -273,6 +272,10 @@ class Server:
 
     def _greeted(self, connection: Connection, request_id: int, hello: requests.Hello) -> None:
         replica = self.replica
+        if not hello.version_min <= VERSION <= hello.version_max:
+            self._refuse(connection, request_id, ErrorCode.WRONG_VERSION,
+                         f"this node speaks version {VERSION} of the protocol")
+            return
         if hello.role == requests.ROLE_PEER:
             parse_address(hello.address)        # MalformedError where it is none
             refusal = replica.greetings.greeted(hello)

@@ -25,7 +25,7 @@ class Connection:
     then closes by itself once they are sent, and the callee bounds the time until then.
     """
 
-    __slots__ = ("sock", "name", "reader", "greeting", "identity", "opened_ms", "closed",
+    __slots__ = ("sock", "name", "reader", "greeting", "identity", "closed",
                  "_loop", "_config", "_on_frames", "_on_closed", "_out", "_out_bytes", "_events",
                  "_closing", "_dirty", "_on_half_closed", "_half_closed", "_owed")
 
@@ -39,7 +39,6 @@ class Connection:
         self.reader = FrameReader()
         self.greeting = None            # the other end's Hello
         self.identity = 0               # its node id, once Raft messages are welcome
-        self.opened_ms = 0
         self.closed = False
         self._loop = loop
         self._config = config

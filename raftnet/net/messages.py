@@ -57,6 +57,8 @@ def _decode_append(body: bytes) -> Append:
         raise MalformedError("APPEND is cut short")
     term, prev_index, prev_term, commit, count = _APPEND.unpack_from(body)
     entries = decode_entries(body, _APPEND.size, count)
+    if (prev_index == 0) != (prev_term == 0):
+        raise MalformedError("APPEND: index 0 and term 0 belong together")
     index, last_term = prev_index, prev_term
     for entry in entries:
         index += 1
