@@ -83,6 +83,7 @@ class Reads:
     def answer(self) -> None:
         """Answer the reads whose index is applied; called once a turn. Up to a number of bytes: a
         small question may have a large answer, and thousands of them may come at once."""
+        self.cut_short = False
         if not self._confirmed:
             return
         applied = self._replica.machine.applied_index

@@ -285,6 +285,8 @@ class TestServing(ReplicaCase):
         expired = requests.encode_request(b"t" * 16, 2, 1, [commands.encode_close()])
         self.assert_error(nodes.answer_to(new, Kind.REQUEST, expired), ErrorCode.SESSION_EXPIRED)
         self.assert_enqueued(nodes.answer_to(new, Kind.REQUEST, second))
+        nodes.step()
+        self.assertGreater(new.replica.next_deadline_ms(), new.clock_ms, "it would spin")
 
     def test_a_held_up_leader_hears_before_its_deadlines_count(self):
         nodes = self.nodes
