@@ -361,8 +361,9 @@ def main() -> int:
         if arguments.reference:
             result = reference()
         elif arguments.local:
-            with LocalCluster(arguments.local) as cluster:
-                result = measure(cluster.addresses, cluster.pids, arguments)
+            with LocalCluster(arguments.local).start() as cluster:
+                pids = [cluster.node(address).pid for address in cluster.addresses]
+                result = measure(cluster.addresses, pids, arguments)
         else:
             result = measure(arguments.servers.split(","), [], arguments)
     except (RaftnetError, OSError) as error:
