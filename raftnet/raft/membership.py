@@ -7,7 +7,7 @@ proposed when is the leader's rule (leader.py); the arithmetic is here.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from raftnet.errors import MalformedError
@@ -48,15 +48,20 @@ class Membership:
     members: tuple[Member, ...]
     quorum_rule: int = QuorumRule.MAJORITY
     founded: bool = False               # clients are served only from then on
+    # Derived, once: they are asked for in every turn.
+    voters: list[int] = field(init=False, repr=False, compare=False)    # node ids
+    quorum: int = field(init=False, repr=False, compare=False)  # voters that decide, leader counted
+    _by_id: dict[int, Member] = field(init=False, repr=False, compare=False)
 
-    @property
-    def voters(self) -> list[int]:
-        """The node ids of the voters."""
-        return [member.node_id for member in self.members if member.voter]
+    def __post_init__(self):
+        voters = [member.node_id for member in self.members if member.voter]
+        object.__setattr__(self, "voters", voters)
+        object.__setattr__(self, "quorum", quorum(len(voters), self.quorum_rule))
+        object.__setattr__(self, "_by_id", {m.node_id: m for m in self.members})
 
     def member(self, node_id: int) -> Member | None:
         """The member with that node id, or None."""
-        return next((m for m in self.members if m.node_id == node_id), None)
+        return self._by_id.get(node_id)
 
     def member_at(self, address: str) -> Member | None:
         """The member with that address, or None."""
@@ -64,13 +69,7 @@ class Membership:
 
     def is_voter(self, node_id: int) -> bool:
         """Whether that node's vote and acknowledgement count."""
-        member = self.member(node_id)
-        return member is not None and member.voter
-
-    @property
-    def quorum(self) -> int:
-        """How many voters decide, the leader counted."""
-        return quorum(len(self.voters), self.quorum_rule)
+        return node_id in self.voters
 
     def with_member(self, member: Member) -> "Membership":
         """The same with this member added, or put in the place of the one with its node id."""
@@ -83,14 +82,14 @@ class Membership:
         return Membership(self.cluster_id, self.members, self.quorum_rule, True)
 
 
-NO_MEMBERSHIP = Membership(b"", ())     # a node that was taken in and has no entry yet
-
-
 def quorum(voter_count: int, rule: int) -> int:
     """How many of `voter_count` voters decide under `rule`; 0 voters never decide."""
     if rule == QuorumRule.HALF_ROUNDED_UP_PLUS_ONE:
         return max(1, min(voter_count, (voter_count + 1) // 2 + 1))
     return voter_count // 2 + 1
+
+
+NO_MEMBERSHIP = Membership(b"", ())     # a node that was taken in and has no entry yet
 
 
 def voters_changed(old: Membership, new: Membership) -> int:
