@@ -77,6 +77,8 @@ class Raft:
         self.stable_term = hard_state.current_term  # term known durable
         self._own_vote_term = 0                     # own vote not yet in a job
         election.reset_timer(self)
+        if self.membership.voters == [node_id]:
+            self.election_deadline_ms = 0           # nobody else to wait for
 
     # --- what others may read
 

@@ -34,6 +34,13 @@ class ElectionTest(RaftTestCase):
                 cluster.tick(TIMEOUT_MS - 1, 1)
                 self.assert_follows(cluster.core(1), 2, 2)
 
+    def test_a_lone_voter_waits_for_nobody(self):
+        """There is no other candidate to leave time for."""
+        cluster = Cluster([1])
+        cluster.tick(0, 1)
+        cluster.sync(1)
+        self.assertIs(cluster.core(1).role, Role.LEADER)
+
     def test_leader_sends_heartbeats(self):
         """5.2: "leaders send periodic heartbeats"."""
         cluster = Cluster([1, 2, 3])
