@@ -217,9 +217,10 @@ class Replica:
         raft = self.raft
         if raft is None:
             founders, joining = self.greetings.founders, self.greetings.joining
+            # Not NOT_READY: another node may be serving, and this one may wait for ever.
             if founders is not None:
-                return ErrorCode.NOT_READY, f"founding waits for {', '.join(founders.missing)}"
-            return ErrorCode.NOT_READY, f"this node asks {joining.target} to be taken in"
+                return ErrorCode.NOT_LEADER, f"founding waits for {', '.join(founders.missing)}"
+            return ErrorCode.NOT_LEADER, f"this node asks {joining.target} to be taken in"
         if raft.role is not Role.LEADER:
             leader = self.leader_address
             return (ErrorCode.NOT_LEADER,

@@ -1,55 +1,65 @@
-"""SimulatedCluster: nodes, network, disks and clients in one process, out of one seed.
+"""SimulatedCluster: nodes, network, disks, clocks and clients in one process, out of one seed.
 
-Two phases. Faults: crashes, power losses, pauses, cuts, slow disks, a bad network, with the
-invariants checked after every event. Then everything heals: within a bounded time the cluster must
-elect, answer every client, and be drained; then the histories are judged.
+Two phases. Faults (faults.py), with the invariants checked after every event. Then everything that
+can be healed is healed: within a bounded time a majority must elect, answer every client and be
+drained (liveness); then the histories are judged.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raftnet.config import Config
-from raftnet.raft.types import Role
-from raftnet.replica import Start
+from raftnet.raft.membership import quorum
+from raftnet.replica import Phase, Start
+from raftnet.simulation import faults
 from raftnet.simulation.client import SimulatedClient
 from raftnet.simulation.events import Scheduler
+from raftnet.simulation.faults import Faults
 from raftnet.simulation.invariants import InvariantError, Invariants
 from raftnet.simulation.network import NetworkProfile, SimulatedNetwork
 from raftnet.simulation.node import DiskProfile, SimulatedNode
+from raftnet.simulation.trace import Trace
+from raftnet.storage.store import Job, Store
 
 _PORT = 5001
-_HEAL_LIMIT_MS = 30_000
+_HEAL_LIMIT_MS = 40_000
 _SETTLE_MS = 100
+_RESTART_MS_MAX = 5_000
+DURATION_MS = 30_000
 
 
 @dataclass(slots=True)
 class Profile:
-    """What a seed draws: the network and how often which fault comes (a mean, milliseconds)."""
+    """What a seed draws, unless it is given: the network, and how often which faults come."""
 
     network: NetworkProfile = field(default_factory=NetworkProfile)
     fault_every_ms: int = 1_500
-    faults: tuple[str, ...] = ("crash", "power loss", "pause", "isolate", "one way", "slow disk",
-                               "all")
+    faults: tuple[str, ...] = faults.KINDS
 
 
 class SimulatedCluster:
     """A cluster of `count` founders and some clients, from one seed."""
 
-    def __init__(self, seed: int, count: int = 3, clients: int = 3, profile: Profile | None = None):
+    def __init__(self, seed: int, count: int = 3, clients: int = 3, profile: Profile | None = None,
+                 network: NetworkProfile | None = None,
+                 echo: Callable[[str], None] | None = None):
         self.seed = seed
         self.scheduler = Scheduler(seed)
+        self.trace = Trace(echo)
         self.profile = profile or self._draw_profile()
+        if network is not None:
+            self.profile.network = network
         self.network = SimulatedNetwork(self.scheduler, self.profile.network)
+        self.faults = Faults(self, self.profile.faults, self.profile.fault_every_ms)
         self.invariants = Invariants()
+        self.founders = count
+        self.lost: set[str] = set()         # nodes whose data is gone or damaged
+        self.speeds_may_differ = True
         self.nodes: dict[str, SimulatedNode] = {}
-        self.addresses = [f"127.0.0.1:{_PORT + i}" for i in range(count)]
-        for address in self.addresses:
-            start = Start(address, founders=list(self.addresses))
-            self.nodes[address] = SimulatedNode(self, start, Config())
+        addresses = [f"127.0.0.1:{_PORT + i}" for i in range(count)]
+        for address in addresses:
+            self._add(Start(address, founders=list(addresses)))
         self.clients = [SimulatedClient(self, number) for number in range(clients)]
-        self._faults = False
-        self.counts: dict[str, int] = {}
-        for node in self.nodes.values():
-            self.scheduler.after(self.scheduler.randint(0, 200), node.boot)
 
     def _draw_profile(self) -> Profile:
         randint, chance = self.scheduler.randint, self.scheduler.chance
@@ -57,92 +67,86 @@ class SimulatedCluster:
         network = NetworkProfile(delay, randint(0, delay), *(
             randint(0, 10) if chance(40) else 0 for _ in range(3)),
             corrupt=randint(0, 3) if chance(30) else 0)
-        names = tuple(name for name in Profile().faults if chance(70))
+        names = tuple(name for name in faults.KINDS if chance(60))
         return Profile(network, randint(300, 4_000), names)
 
-    # --- what nodes tell
+    def _add(self, start: Start) -> SimulatedNode:
+        node = SimulatedNode(self, start, Config())
+        self.nodes[start.address] = node
+        self.scheduler.after(self.scheduler.randint(0, 200), lambda: self._start(node))
+        return node
 
-    def booted(self, node: SimulatedNode) -> None:
-        """A process began."""
+    # --- what nodes and faults tell
+
+    def note(self, place: str, what: str, kind: int = 0, body: bytes = b"") -> None:
+        """An event for the trace."""
+        self.trace.note(self.scheduler.now_ms, place, what, kind, body)
+
+    def opened(self, node: SimulatedNode, store: Store) -> None:
+        """A process has read its directory: what it promised must be there."""
+        self.invariants.reopened(node.address, store)
+
+    def refused_to_start(self, node: SimulatedNode) -> None:
+        """A damaged directory was noticed: right, if it was damaged."""
+        if node.address not in self.lost:
+            raise InvariantError(f"a promise's entries survive any crash: {node.address} does not "
+                                 f"start, and nobody damaged its files: {self.trace.last(1)}")
 
     def ended(self, node: SimulatedNode) -> None:
-        """A process ended: connections to it end, and it is started again later."""
+        """A process ended: it is started again later."""
         self.invariants.forget_life(node.address)
-        self.scheduler.after(self.scheduler.randint(50, 5_000), lambda: self._restart(node))
+        self.scheduler.after(self.scheduler.randint(50, _RESTART_MS_MAX),
+                             lambda: self._start(node))
 
-    def jobs_durable(self, node: SimulatedNode, jobs) -> None:
+    def jobs_durable(self, node: SimulatedNode, jobs: list[Job]) -> None:
         """A node's disk is done with these: their promises leave now."""
-        for job in jobs:
-            if job.hard_state is not None:
-                self.invariants.promised(node.address, node.replica.node_id,
-                                         job.hard_state.current_term, job.hard_state.voted_for)
+        self.invariants.durable(node, jobs)
 
     def check(self, node: SimulatedNode) -> None:
         """After every event."""
         self.invariants.check(node)
 
-    # --- faults
+    def may_lose(self, node: SimulatedNode) -> bool:
+        """Whether the data of this node may be lost too: a quorum of whole ones must remain."""
+        lost = self.lost | {node.address}
+        members = [n for n in self.nodes.values()]
+        # Whoever joined may vote by now: the smallest and the largest membership both count.
+        return all(count - len(lost) >= quorum(count, 0)
+                   for count in {self.founders, len(members)}) and self.is_founded
 
-    def _restart(self, node: SimulatedNode) -> None:
+    @property
+    def is_founded(self) -> bool:
+        """Whether some node says so: before that, a loss may end the founding for good."""
+        return any(n.running and n.replica.why_not_serving() is None for n in self.nodes.values())
+
+    def lose(self, node: SimulatedNode) -> None:
+        """The data of this node is gone or damaged."""
+        self.lost.add(node.address)
+        self.invariants.lost(node.address)
+
+    def join(self, contact: str) -> None:
+        """One more node, which asks `contact` to be taken in."""
+        self._add(Start(f"127.0.0.1:{_PORT + len(self.nodes)}", join=contact))
+
+    def _start(self, node: SimulatedNode) -> None:
         if not node.running:
             node.boot()
 
-    def _fault(self) -> None:
-        if not self._faults:
-            return
-        scheduler, profile = self.scheduler, self.profile
-        if profile.faults:
-            name = profile.faults[scheduler.randint(0, len(profile.faults) - 1)]
-            self.counts[name] = self.counts.get(name, 0) + 1
-            self._do_fault(name)
-        scheduler.after(scheduler.randint(1, 2 * profile.fault_every_ms), self._fault)
-
-    def _do_fault(self, name: str) -> None:
-        scheduler = self.scheduler
-        running = [node for node in self.nodes.values() if node.running and not node.paused]
-        if not running:
-            return
-        leaders = [n for n in running if n.replica.leads]
-        node = running[scheduler.randint(0, len(running) - 1)]
-        if leaders and scheduler.chance(50):
-            node = leaders[0]
-        if name in ("crash", "power loss"):
-            node.crash(power_loss=name == "power loss")
-        elif name == "all":
-            for each in running:
-                each.crash(power_loss=scheduler.chance(50))
-        elif name == "pause":
-            node.pause()
-            life = node.life
-            scheduler.after(scheduler.randint(10, 5_000),
-                            lambda: node.running and node.life == life and node.paused
-                            and node.resume())
-        elif name in ("isolate", "one way"):
-            others = [a for a in self.addresses if a != node.address]
-            for other in others:
-                self.network.cut(node.address, other)
-                if name == "isolate":
-                    self.network.cut(other, node.address)
-            scheduler.after(scheduler.randint(100, 4_000), self.network.heal)
-        elif name == "slow disk":
-            node.disk_profile = DiskProfile(0, scheduler.randint(1, 4_000))
-            scheduler.after(scheduler.randint(100, 6_000),
-                            lambda: setattr(node, "disk_profile", DiskProfile()))
-
     # --- a run
 
-    def run_until(self, end_ms: int) -> None:
-        """Let everything up to that moment happen."""
+    def run_until(self, end_ms: int, steps: int | None = None) -> None:
+        """Let everything up to that moment happen, or so many events in all."""
         scheduler = self.scheduler
-        while (next_ms := scheduler.next_ms) is not None and next_ms <= end_ms:
+        while (next_ms := scheduler.next_ms) is not None and next_ms <= end_ms and (
+                steps is None or scheduler.happened < steps):
             scheduler.step()
-        scheduler.now_ms = max(scheduler.now_ms, end_ms)
+        if steps is None:
+            scheduler.now_ms = max(scheduler.now_ms, end_ms)
 
-    def run(self, faults_ms: int = 20_000) -> None:
+    def run(self, faults_ms: int = DURATION_MS, steps: int | None = None) -> None:
         """Both phases. Raises InvariantError."""
-        self._faults = True
-        self.scheduler.after(self.scheduler.randint(500, 3_000), self._fault)
-        self.run_until(faults_ms)
+        self.scheduler.after(self.scheduler.randint(200, 3_000), self.faults.begin)
+        self.run_until(faults_ms, steps)
         self._heal()
         self._await("every client is answered", lambda: all(c.idle for c in self.clients))
         drainer = self.clients[0]
@@ -156,19 +160,22 @@ class SimulatedCluster:
         self.invariants.check_histories(self.clients)
 
     def _heal(self) -> None:
-        self._faults = False
+        self.note("", "everything heals")
+        self.faults.end()
         self.network.heal()
         self.network.profile = NetworkProfile()
         for node in self.nodes.values():
             node.disk_profile = DiskProfile()
+            node.disk.full = False
+            node.disk.fail_at(0)
+            if node.running and node.paused:
+                node.resume()
             if not node.running:
                 node.boot()
-            elif node.paused:
-                node.resume()
         for client in self.clients:
             client.stopping = True
 
-    def _await(self, what: str, condition) -> None:
+    def _await(self, what: str, condition: Callable[[], bool]) -> None:
         end = self.scheduler.now_ms + _HEAL_LIMIT_MS
         while not condition():
             if self.scheduler.now_ms >= end:
@@ -176,7 +183,10 @@ class SimulatedCluster:
             self.run_until(self.scheduler.now_ms + _SETTLE_MS)
 
     def _all_equal(self) -> bool:
-        replicas = [node.replica for node in self.nodes.values()]
-        leads = sum(r.raft is not None and r.raft.role is Role.LEADER for r in replicas)
-        states = {(r.machine.applied_index, r.machine.digest) for r in replicas}
+        """One leader, and everybody whose data is whole has applied the same."""
+        whole = [n for n in self.nodes.values() if n.address not in self.lost]
+        if not all(n.running and n.replica.phase is Phase.RUNNING for n in whole):
+            return False
+        leads = sum(n.running and n.replica.leads for n in self.nodes.values())
+        states = {(n.replica.machine.applied_index, n.replica.machine.digest) for n in whole}
         return leads == 1 and len(states) == 1

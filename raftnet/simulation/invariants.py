@@ -1,15 +1,44 @@
 """What must hold after every event of a simulated cluster, by name; and what must hold at its end.
 
-Each violation raises InvariantError with the invariant's name.
+Each violation raises InvariantError with the invariant's name; in brackets the name that the
+published TLA+ specification of etcd's raft gives it, where it has one.
 """
 
+from dataclasses import dataclass, field
 from zlib import crc32
 
+from raftnet.raft.entry import HEADER_BYTES, EntryKind
+from raftnet.raft.membership import decode_membership, voters_changed
 from raftnet.raft.types import Role
+from raftnet.simulation import histories
 
 
 class InvariantError(AssertionError):
     """Something that must never happen did."""
+
+
+@dataclass(slots=True)
+class _Durable:
+    """What a node's disk has confirmed, over all of its lives: what it may have promised."""
+
+    cluster_id: bytes
+    term: int = 0
+    voted_for: int = 0
+    entries: dict[int, bytes] = field(default_factory=dict)     # index -> header, checksum in it
+    last_index: int = 0
+
+
+@dataclass(slots=True)
+class _Life:
+    """What a process showed at the last look."""
+
+    raft: object
+    term: int
+    commit_index: int
+    role: Role
+    epoch: int
+    last_index: int
+    match: dict[int, int]
 
 
 class Invariants:
@@ -17,110 +46,208 @@ class Invariants:
 
     def __init__(self):
         self._leaders: dict[int, str] = {}          # term -> address
-        self._lives: dict[str, tuple] = {}          # what a node's present life showed last
-        self._votes: dict[tuple[str, int], int] = {}    # (address and node, term) -> durable vote
+        self._lives: dict[str, _Life] = {}
+        self._durable: dict[str, _Durable] = {}
+        self._votes: dict[tuple[str, int], int] = {}    # (address, term) -> durable vote
         self._committed: dict[int, tuple[int, int]] = {}    # index -> (term, checksum)
         self._commit_terms: dict[int, int] = {}     # index -> a node's term when it was first seen
+        self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}    # -> (header, term before)
         self._digests: dict[int, int] = {}          # applied index -> digest
-        self._cluster_id = b""
+        self._lost: set[str] = set()
         self.highest_commit = 0
         self.elections = 0
+
+    # --- disks and lives
 
     def forget_life(self, address: str) -> None:
         """A process ended: its volatile state may begin anew."""
         self._lives.pop(address, None)
 
-    def promised(self, address: str, node_id: int, term: int, voted_for: int) -> None:
-        """One vote a term, across restarts: what became durable, and so may be said aloud."""
-        if not voted_for:
+    def lost(self, address: str) -> None:
+        """The data of a node was taken away or damaged: no promise of its can be held to it."""
+        self._lost.add(address)
+        self._durable.pop(address, None)
+
+    def durable(self, node, jobs) -> None:
+        """One vote a term, across restarts; and what a node may promise from now on."""
+        if node.address in self._lost:
             return
-        before = self._votes.setdefault((address, node_id, term), voted_for)
-        if before != voted_for:
+        known = self._durable.get(node.address)
+        if known is None or known.cluster_id != node.replica.cluster_id:
+            known = self._durable[node.address] = _Durable(node.replica.cluster_id)
+        for job in jobs:
+            if job.hard_state is not None:
+                known.term, known.voted_for = job.hard_state.current_term, job.hard_state.voted_for
+                self._check_vote(node.address, known)
+            for entry in job.entries:
+                for index in range(entry.index, known.last_index + 1):
+                    known.entries.pop(index, None)
+                known.entries[entry.index] = entry.data[:HEADER_BYTES]
+                known.last_index = entry.index
+
+    def _check_vote(self, address: str, known: _Durable) -> None:
+        if not known.voted_for:
+            return
+        before = self._votes.setdefault((address + known.cluster_id.hex(), known.term),
+                                        known.voted_for)
+        if before != known.voted_for:
             raise InvariantError(f"one vote a term: {address} voted for {before:x} and "
-                                 f"{voted_for:x} in term {term}")
+                                 f"{known.voted_for:x} in term {known.term}")
+
+    def reopened(self, address: str, store) -> None:
+        """A promise's entries survive any crash after it, and so do term and vote."""
+        known = self._durable.get(address)
+        if known is None or address in self._lost:
+            return
+        if store.cluster_id != known.cluster_id:
+            if known.entries:
+                raise InvariantError(f"a promise's entries survive any crash: {address} forgot "
+                                     "its cluster")
+            del self._durable[address]      # a founding that was never complete was dropped
+            return
+        state = store.hard_state
+        if state.current_term < known.term or (
+                state.current_term == known.term
+                and known.voted_for not in (0, state.voted_for)):
+            raise InvariantError(f"a promise's term and vote survive any crash: {address}: {state} "
+                                 f"after term {known.term}, vote {known.voted_for:x}")
+        for index, header in known.entries.items():
+            held = store.entries[index - 1] if index <= len(store.entries) else None
+            if held is None or held.data[:HEADER_BYTES] != header:
+                # Jobs that were under way may have replaced it: then the log shows a later term.
+                if held is None or held.term <= int.from_bytes(header[8:16], "big"):
+                    raise InvariantError(f"a promise's entries survive any crash: {address} lacks "
+                                         f"entry {index}")
+        # What was replayed is durable from now on, whether or not a job told of it.
+        known.term, known.voted_for = state.current_term, state.voted_for
+        known.entries = {entry.index: entry.data[:HEADER_BYTES] for entry in store.entries}
+        known.last_index = len(store.entries)
+
+    # --- after every event
 
     def check(self, node) -> None:
         """After every event, of the node that it was about."""
-        replica = node.replica
-        raft = replica.raft
+        raft, machine = node.replica.raft, node.replica.machine
         if raft is None:
             return
         log = raft.log
         if raft.role is Role.LEADER:
             leader = self._leaders.setdefault(raft.current_term, node.address)
             if leader != node.address:
-                raise InvariantError(f"one leader a term: {leader} and {node.address} in term "
-                                     f"{raft.current_term}")
+                raise InvariantError(f"one leader a term [ElectionSafetyInv]: {leader} and "
+                                     f"{node.address} in term {raft.current_term}")
         before = self._lives.get(node.address)
-        if before is not None and before[3] is raft:
-            self._check_forward(node, before)
-        self._check_committed(node, before[1] if before and before[3] is raft else 0)
-        self._lives[node.address] = (raft.current_term, log.commit_index, raft.role, raft)
-        machine = replica.machine
+        if before is not None and before.raft is not raft:
+            before = None
+        if before is not None:
+            self._check_forward(node.address, raft, before)
+        self._check_entries(node, before)
+        self._check_committed(node, before.commit_index if before is not None else 0)
+        match = ({node_id: p.match_index for node_id, p in raft.progress.items()}
+                 if raft.role is Role.LEADER else {})
+        self._lives[node.address] = _Life(raft, raft.current_term, log.commit_index, raft.role,
+                                          log.epoch, log.last_index, match)
         digest = self._digests.setdefault(machine.applied_index, machine.digest)
         if digest != machine.digest:
-            raise InvariantError(f"equal digests: {node.address} at {machine.applied_index}")
+            raise InvariantError(f"equal digests at equal applied index: {node.address} at "
+                                 f"{machine.applied_index}")
         if not log.applied_index == machine.applied_index <= log.commit_index <= log.last_index:
             raise InvariantError(f"applied <= committed <= last: {node.address}")
         if not log.stable_index <= log.handed_index <= log.last_index:
             raise InvariantError(f"stable <= handed <= last: {node.address}")
 
-    def _check_forward(self, node, before: tuple) -> None:
-        raft = node.replica.raft
-        if raft.current_term < before[0]:
-            raise InvariantError(f"the term never goes back: {node.address}")
-        if raft.log.commit_index < before[1]:
-            raise InvariantError(f"commit_index never goes back: {node.address}")
-        if raft.role is Role.LEADER and before[2] is not Role.LEADER:
+    def _check_forward(self, address: str, raft, before: _Life) -> None:
+        if raft.current_term < before.term:
+            raise InvariantError(f"the term never goes back: {address}")
+        if raft.log.commit_index < before.commit_index:
+            raise InvariantError(f"commit_index never goes back: {address}")
+        if raft.role is not Role.LEADER:
+            return
+        if before.role is not Role.LEADER or before.term != raft.current_term:
             self.elections += 1
-            self._check_leader_complete(node)
+            self._check_leader_complete(address, raft)
+            return
+        if raft.log.epoch != before.epoch or raft.log.last_index < before.last_index:
+            raise InvariantError(f"leader append-only: {address} in term {raft.current_term}")
+        for node_id, match in before.match.items():
+            progress = raft.progress.get(node_id)
+            if progress is not None and progress.match_index < match:
+                raise InvariantError(f"match_index never goes back: {address} of {node_id:x}")
+
+    def _check_entries(self, node, before: _Life | None) -> None:
+        """Log matching [LogMatchingInv]: one entry at an index and term, and one before it; and
+        no two configurations able to decide apart: memberships change by one voter at a time."""
+        log = node.replica.raft.log
+        known = (before.last_index if before is not None and before.epoch == log.epoch
+                 else log.commit_index)
+        for index in range(max(known + 1, log.memory_from), log.last_index + 1):
+            entry = log.entry(index)
+            seen = (entry.data[:HEADER_BYTES], log.term_at(index - 1))
+            if self._entries.setdefault((index, entry.term), seen) != seen:
+                raise InvariantError(f"log matching [LogMatchingInv]: {node.address} has another "
+                                     f"entry at {index}, term {entry.term}")
+            if entry.kind == EntryKind.MEMBERSHIP and index > 1:
+                self._check_membership(node, log, index)
+
+    def _check_membership(self, node, log, index: int) -> None:
+        for earlier in range(index - 1, log.memory_from - 1, -1):
+            entry = log.entry(earlier)
+            if entry.kind == EntryKind.MEMBERSHIP:
+                if voters_changed(decode_membership(entry.payload),
+                                  decode_membership(log.entry(index).payload)) > 1:
+                    raise InvariantError("no two configurations able to decide apart: "
+                                         f"{node.address} changes two voters at {index}")
+                return
 
     def _check_committed(self, node, from_index: int) -> None:
-        """State machine safety and log matching: one entry at an index, once committed."""
-        log = node.replica.raft.log
+        """State machine safety: one entry at an index, once committed; and a quorum has it on its
+        disks [CommittedIsDurableInv]."""
+        raft = node.replica.raft
+        log = raft.log
         for index in range(max(from_index + 1, log.memory_from), log.commit_index + 1):
             entry = log.entry(index)
             seen = (entry.term, crc32(entry.data))
-            self._commit_terms.setdefault(index, node.replica.raft.current_term)
-            if self._committed.setdefault(index, seen) != seen:
+            if index not in self._committed:
+                self._committed[index] = seen
+                self._commit_terms[index] = raft.current_term
+                self._check_durable(node, raft, entry)
+            elif self._committed[index] != seen:
                 raise InvariantError(f"state machine safety: {node.address} committed another "
                                      f"entry at {index}")
         self.highest_commit = max(self.highest_commit, log.commit_index)
 
-    def _check_leader_complete(self, node) -> None:
-        """Leader completeness: a leader holds what was committed in earlier terms (Raft 5.4.3)."""
-        log = node.replica.raft.log
+    def _check_durable(self, node, raft, entry) -> None:
+        if raft.role is not Role.LEADER or self._lost or entry.index == 1:
+            return      # entry 1 is written by the founding, not as a job
+        header = entry.data[:HEADER_BYTES]
+        holders = 0
+        for member in raft.membership.members:
+            known = self._durable.get(member.address)
+            holders += (member.voter and known is not None
+                        and known.entries.get(entry.index) == header)
+        if holders < raft.membership.quorum:
+            raise InvariantError(f"committed is durable [CommittedIsDurableInv]: entry "
+                                 f"{entry.index} is committed at {node.address}, and on "
+                                 f"{holders} disks")
+
+    def _check_leader_complete(self, address: str, raft) -> None:
+        """A leader holds what was committed in earlier terms (Raft 5.4.3)."""
+        log = raft.log
         for index in range(log.memory_from, self.highest_commit + 1):
-            if self._commit_terms.get(index, 0) >= node.replica.raft.current_term:
+            if self._commit_terms.get(index, 0) >= raft.current_term:
                 break
             entry = log.entry(index) if index <= log.last_index else None
             if entry is None or (entry.term, crc32(entry.data)) != self._committed.get(
                     index, (entry.term, crc32(entry.data))):
-                raise InvariantError(f"leader completeness: {node.address} lacks entry {index}")
+                raise InvariantError("leader completeness [LeaderCompletenessInv]: "
+                                     f"{address} lacks entry {index}")
+
+    # --- at the end
 
     def check_histories(self, clients) -> None:
         """At the end, everything drained: nothing lost, doubled, invented or out of order."""
-        attempted = set().union(*[client.attempted for client in clients])
-        acknowledged = {}
-        for client in clients:
-            acknowledged.update(client.acknowledged)
-        received: dict[bytes, int] = {}
-        for client in clients:
-            for message_id, message in client.received:
-                if message in received:
-                    raise InvariantError(f"sessions exactly once: {message} came twice")
-                if message not in attempted:
-                    raise InvariantError(f"queue conservation: {message} was never sent")
-                if acknowledged.get(message, message_id) != message_id:
-                    raise InvariantError(f"queue conservation: {message} changed its id")
-                received[message] = message_id
-        lost = acknowledged.keys() - received.keys()
-        if lost:
-            raise InvariantError(f"queue conservation: {len(lost)} acknowledged messages are lost, "
-                                 f"{min(lost)} among them")
-        for client in clients:
-            ids = [received[message] for message in sorted(
-                (m for m in received if m.startswith(client.name.encode() + b"-")),
-                key=lambda m: int(m.rpartition(b"-")[2]))]
-            if ids != sorted(ids):
-                raise InvariantError(f"first in, first out: {client.name}'s messages")
+        try:
+            histories.check([operation for client in clients for operation in client.history],
+                            drained=True)
+        except histories.HistoryError as error:
+            raise InvariantError(str(error)) from error

@@ -9,8 +9,12 @@ overtake each other all the same: harsher than TCP, and the core must stand it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from raftnet.errors import MalformedError
 from raftnet.simulation.events import Scheduler
 from raftnet.wire.frames import FrameReader
+
+
+_WORDS = ("loss", "duplicate", "reorder", "corrupt")
 
 
 @dataclass(slots=True)
@@ -24,6 +28,44 @@ class NetworkProfile:
     reorder: float = 0.0        # these go without delay, and so overtake
     corrupt: float = 0.0
 
+    @classmethod
+    def parse(cls, text: str) -> "NetworkProfile":
+        """The words of tc's netem: `delay 1000ms 50ms reorder 8% corrupt 5% duplicate 2% loss 5%`.
+
+        A second percentage (tc's correlation) is accepted and ignored. Raises MalformedError.
+        """
+        profile = cls(0, 0)
+        words = text.split()
+        while words:
+            name = words.pop(0)
+            values = []
+            while words and words[0][0].isdigit():
+                values.append(words.pop(0))
+            if name == "delay" and 1 <= len(values) <= 3:
+                times = [_milliseconds(value) for value in values[:2]]
+                profile.delay_ms, profile.jitter_ms = times[0], (times + [0])[1]
+            elif name in _WORDS and 1 <= len(values) <= 2:
+                setattr(profile, name, _percent(values[0]))
+            else:
+                raise MalformedError(f"{name!r}: delay TIME [TIME], or one of "
+                                     f"{', '.join(_WORDS)} with PERCENT, is needed")
+        return profile
+
+
+def _milliseconds(text: str) -> int:
+    for unit, factor in (("ms", 1), ("us", 0.001), ("s", 1000)):
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit():
+            return round(float(number) * factor)
+    raise MalformedError(f"{text!r} is no time: 100ms or 1s is needed")
+
+
+def _percent(text: str) -> float:
+    number = text.removesuffix("%")
+    if number == text or not number.replace(".", "", 1).isdigit() or float(number) > 100:
+        raise MalformedError(f"{text!r} is no share: 5% is needed")
+    return float(number)
+
 
 class SimulatedNetwork:
     """All links. Places are names (addresses of nodes, names of clients)."""
@@ -32,15 +74,21 @@ class SimulatedNetwork:
         self._scheduler = scheduler
         self.profile = profile
         self._cut: set[tuple[str, str]] = set()     # (from, to) that nothing passes
+        self._slow: dict[tuple[str, str], int] = {}     # (from, to) -> more delay, milliseconds
         self.counts = {"sent": 0, "lost": 0, "duplicated": 0, "corrupted": 0, "cut": 0}
 
     def cut(self, sender: str, receiver: str) -> None:
         """Nothing passes in this direction from now on."""
         self._cut.add((sender, receiver))
 
+    def slow(self, one: str, other: str, delay_ms: int) -> None:
+        """Frames between the two take so much longer from now on."""
+        self._slow[one, other] = self._slow[other, one] = delay_ms
+
     def heal(self) -> None:
-        """Everything passes again."""
+        """Everything passes again, at the usual speed."""
         self._cut.clear()
+        self._slow.clear()
 
     def is_cut(self, sender: str, receiver: str) -> bool:
         """Whether this direction is cut."""
@@ -70,7 +118,8 @@ class SimulatedNetwork:
             if scheduler.chance(profile.corrupt):
                 counts["corrupted"] += 1
                 data = self._damage(frame)
-            scheduler.after(self.delay(), lambda data=data: self._arrive(
+            delay = self.delay() + self._slow.get((sender, receiver), 0)
+            scheduler.after(delay, lambda data=data: self._arrive(
                 sender, receiver, data, deliver))
 
     def _damage(self, frame: bytes) -> bytes:

@@ -72,11 +72,13 @@ class SimulatedNode:
         self.running = False
         self.paused = False             # SIGSTOP: time passes, nothing is done
         self.replica: Replica | None = None
+        self.clock_permille = 1000      # how fast its monotonic clock runs
         self._began_ms = 0
         self._jobs: list[Job] = []      # waiting for the disk
         self._disk_busy = False
         self._timer_ms: int | None = None
         self._waiting_events: list = []     # what came while paused
+        self._dialling: set[str] = set()        # addresses that are tried again and again
         self.links: dict[str, Link] = {}        # dialled, by address
         self.accepted: list[Link] = []
         self._was_up: set[str] = set()
@@ -92,17 +94,34 @@ class SimulatedNode:
         self._began_ms = scheduler.now_ms
         self._jobs, self._disk_busy, self._timer_ms = [], False, None
         self._waiting_events = []
-        self.links, self.accepted, self._was_up = {}, [], set()
-        store = Store.open(self.disk, lambda: scheduler.randint(1, 2**64 - 1), lambda text: None)
+        self.links, self.accepted, self._was_up, self._dialling = {}, [], set(), set()
+        self.cluster.note(self.address, "start")
+        try:
+            store = Store.open(self.disk, lambda: scheduler.randint(1, 2**64 - 1),
+                               lambda text: None)
+        except DiskFullError:
+            self._give_up("does not start: the disk is full")
+            return
+        except StorageError as error:
+            self._give_up(f"does not start: {error}")
+            self.cluster.refused_to_start(self)
+            return
+        self.cluster.opened(self, store)
         self.replica = Replica(self.config, store, self.start, scheduler.randint, SilentActions())
-        self.cluster.booted(self)
         self._dial_all()
         self.pump()
+
+    def _give_up(self, why: str) -> None:
+        self.cluster.note(self.address, why)
+        self.running = False
+        self.disk.kill()
+        self.cluster.ended(self)
 
     def crash(self, power_loss: bool) -> None:
         """End the process; a power loss also takes what was not synced."""
         assert self.running
         scheduler = self.scheduler
+        self.cluster.note(self.address, "power loss" if power_loss else "kill -9")
         if self._jobs and scheduler.chance(50):
             # In the midst of its disk work: at a random operation of it.
             self.disk.fail_at(scheduler.randint(1, 6), scheduler.chance(50))
@@ -130,8 +149,10 @@ class SimulatedNode:
         events, self._waiting_events = self._waiting_events, []
         self._elapse()
         for event in events:
-            event()
-        self.pump()
+            if self.running:
+                event()
+        if self.running:
+            self.pump()
 
     def guard(self, event) -> None:
         """Let an event of this life happen now, or when the process goes on."""
@@ -142,7 +163,11 @@ class SimulatedNode:
             event()
 
     def _elapse(self) -> None:
-        self.replica.elapse(self.scheduler.now_ms - self._began_ms)
+        self.replica.elapse(self._clock_ms())
+
+    def _clock_ms(self) -> int:
+        """The node's own monotonic clock."""
+        return (self.scheduler.now_ms - self._began_ms) * self.clock_permille // 1000
 
     def _later(self, delay_ms: int, event) -> None:
         life = self.life
@@ -158,7 +183,7 @@ class SimulatedNode:
         """What one turn of the server's loop does."""
         replica = self.replica
         try:
-            replica.advance_clock(self.scheduler.now_ms - self._began_ms)
+            replica.advance_clock(self._clock_ms())
             turn = replica.turn()
         except StorageError:
             self.crash(power_loss=False)
@@ -178,7 +203,8 @@ class SimulatedNode:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        deadline = max(self.scheduler.now_ms, self.replica.next_deadline_ms() + self._began_ms)
+        wait = max(0, self.replica.next_deadline_ms() - self._clock_ms())
+        deadline = self.scheduler.now_ms - (-wait * 1000 // self.clock_permille)
         if self._timer_ms is None or deadline < self._timer_ms:
             self._timer_ms = deadline
             self._later(deadline - self.scheduler.now_ms, lambda: self._timer(deadline))
@@ -222,14 +248,19 @@ class SimulatedNode:
         for address in [a for a in self.links if a not in targets]:
             self.links.pop(address).end()
         for address in targets:
+            self._dial_on(address)
+
+    def _dial_on(self, address: str) -> None:
+        if address not in self._dialling:
+            self._dialling.add(address)
             self._dial(address)
 
     def _dial(self, address: str) -> None:
         """Connect and greet, and again after a while, until the greeting is answered."""
-        if address not in self.replica.greetings.dial_targets():
-            return
         link = self.links.get(address)
-        if link is not None and link.ready:
+        if address not in self.replica.greetings.dial_targets() or (
+                link is not None and link.ready):
+            self._dialling.discard(address)
             return
         target = self.cluster.nodes.get(address)
         if target is None or not target.running:
@@ -263,10 +294,13 @@ class SimulatedNode:
             self.guard(lambda: None if link.ended else self._arrived(link, frame))
 
     def _arrived(self, link: "Link", frame) -> None:
+        other = link.acceptor if self is link.dialler else link.dialler
         if frame is None:
-            link.end()      # damage costs the connection
+            self.cluster.note(self.address, f"damaged frame from {other.address}")
+            link.end()      # it costs the connection
             return
         kind, request_id, body = frame
+        self.cluster.note(self.address, f"<- {other.address}", kind, body)
         try:
             if self is link.acceptor:
                 self._accepted_frame(link, kind, request_id, body)
@@ -315,7 +349,7 @@ class SimulatedNode:
         address = link.acceptor.address
         if self.links.get(address) is link:
             del self.links[address]
-            self._later(0, lambda: self._dial(address))
+            self._later(0, lambda: self._dial_on(address))
 
     # --- clients
 
@@ -331,8 +365,13 @@ class SimulatedNode:
     def client_frame(self, client, life: int, frame) -> None:
         """A client's frame arrives."""
         if self.running and self.life == life and frame is not None:
-            self.guard(lambda: (self.replica.client_frame(client, frame[1], frame[0], frame[2]),
-                                self.pump()))
+            self.guard(lambda: self._client_frame(client, frame))
+
+    def _client_frame(self, client, frame) -> None:
+        kind, request_id, body = frame
+        self.cluster.note(self.address, f"<- {client.client.name}", kind, body)
+        self.replica.client_frame(client, request_id, kind, body)
+        self.pump()
 
     def _answer(self, client, request_id: int, kind: int, body: bytes) -> None:
         if isinstance(client, Link):

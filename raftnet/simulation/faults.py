@@ -1,0 +1,195 @@
+"""Faults: what may go wrong in a simulated cluster, drawn from its seed.
+
+Rules: a fault begins at a random moment, at a random node (half the time the leader), and ends by
+itself; what cannot be undone (a wiped directory, a flipped bit in synced data) is done to fewer
+nodes than would cost the quorum. Which kinds occur, and how often, is drawn too.
+"""
+
+from raftnet.simulation.disk import SimulatedDisk
+from raftnet.simulation.node import DiskProfile, SimulatedNode
+from raftnet.storage.logfile import LOG_NAME
+from raftnet.storage.metafile import META_NAME
+from raftnet.storage.records import HEADER_BYTES, scan_records
+
+KINDS = ("crash", "power loss", "all crash", "pause", "isolate", "one way", "halves", "bridge",
+         "slow link", "slow disk", "hung disk", "full disk", "failing disk", "clock", "join",
+         "wipe", "bit flip")
+_PAUSE_MS_MAX = 5_000
+_CUT_MS_MAX = 4_000
+_SLOW_DISK_MS_MAX = 2_000
+_HUNG_DISK_MS = 10_000
+
+
+class Faults:
+    """The faults of one cluster. `kinds`: those that occur; `every_ms`: the mean time between."""
+
+    def __init__(self, cluster, kinds: tuple[str, ...], every_ms: int):
+        self._cluster = cluster
+        self._scheduler = cluster.scheduler
+        self.kinds = kinds
+        self.every_ms = every_ms
+        self.counts: dict[str, int] = {}
+        self._running = False
+        self._joined = 0
+
+    def begin(self) -> None:
+        """From now on things go wrong."""
+        self._running = True
+        self._next()
+
+    def end(self) -> None:
+        """Nothing new goes wrong; the cluster heals what can be healed."""
+        self._running = False
+
+    def _next(self) -> None:
+        if self._running and self.kinds:
+            self._scheduler.after(self._scheduler.randint(1, 2 * self.every_ms), self._happen)
+
+    def _happen(self) -> None:
+        if not self._running:
+            return
+        scheduler = self._scheduler
+        name = self.kinds[scheduler.randint(0, len(self.kinds) - 1)]
+        running = [n for n in self._cluster.nodes.values() if n.running and not n.paused]
+        if running:
+            leaders = [n for n in running if n.replica.leads]
+            node = running[scheduler.randint(0, len(running) - 1)]
+            if leaders and scheduler.chance(50):
+                node = leaders[scheduler.randint(0, len(leaders) - 1)]
+            self.counts[name] = self.counts.get(name, 0) + 1
+            self._cluster.note(node.address, f"fault: {name}")
+            getattr(self, "_" + name.replace(" ", "_"))(node)
+        self._next()
+
+    def _after(self, low_ms: int, high_ms: int, event) -> None:
+        self._scheduler.after(self._scheduler.randint(low_ms, high_ms), event)
+
+    # --- processes
+
+    def _crash(self, node: SimulatedNode) -> None:
+        node.crash(power_loss=False)
+
+    def _power_loss(self, node: SimulatedNode) -> None:
+        node.crash(power_loss=True)
+
+    def _all_crash(self, node: SimulatedNode) -> None:
+        for each in list(self._cluster.nodes.values()):
+            if each.running:
+                each.crash(power_loss=self._scheduler.chance(50))
+
+    def _pause(self, node: SimulatedNode) -> None:
+        node.pause()
+        life = node.life
+        self._after(10, _PAUSE_MS_MAX, lambda: node.running and node.life == life and node.paused
+                    and node.resume())
+
+    # --- network
+
+    def _others(self, node: SimulatedNode) -> list[str]:
+        return [address for address in self._cluster.nodes if address != node.address]
+
+    def _heal_later(self) -> None:
+        self._after(100, _CUT_MS_MAX, self._cluster.network.heal)
+
+    def _isolate(self, node: SimulatedNode) -> None:
+        for other in self._others(node):
+            self._cluster.network.cut(node.address, other)
+            self._cluster.network.cut(other, node.address)
+        self._heal_later()
+
+    def _one_way(self, node: SimulatedNode) -> None:
+        inward = self._scheduler.chance(50)
+        for other in self._others(node):
+            self._cluster.network.cut(*((other, node.address) if inward
+                                        else (node.address, other)))
+        self._heal_later()
+
+    def _halves(self, node: SimulatedNode) -> None:
+        others = self._others(node)
+        far = set(others[:self._scheduler.randint(1, len(others))])
+        self._cut_between(far, {node.address, *others} - far)
+        self._heal_later()
+
+    def _bridge(self, node: SimulatedNode) -> None:
+        """One node sees both sides, which do not see each other."""
+        others = self._others(node)
+        half = len(others) // 2
+        self._cut_between(set(others[:half]), set(others[half:]))
+        self._heal_later()
+
+    def _cut_between(self, one: set[str], other: set[str]) -> None:
+        for a in sorted(one):
+            for b in sorted(other):
+                self._cluster.network.cut(a, b)
+                self._cluster.network.cut(b, a)
+
+    def _slow_link(self, node: SimulatedNode) -> None:
+        others = self._others(node)
+        other = others[self._scheduler.randint(0, len(others) - 1)]
+        self._cluster.network.slow(node.address, other, self._scheduler.randint(50, 1_000))
+        self._heal_later()
+
+    # --- disks
+
+    def _slow_disk(self, node: SimulatedNode) -> None:
+        node.disk_profile = DiskProfile(0, self._scheduler.randint(1, _SLOW_DISK_MS_MAX))
+        self._after(100, 6_000, lambda: setattr(node, "disk_profile", DiskProfile()))
+
+    def _hung_disk(self, node: SimulatedNode) -> None:
+        node.disk_profile = DiskProfile(_HUNG_DISK_MS, _HUNG_DISK_MS)
+        self._after(100, 4_000, lambda: setattr(node, "disk_profile", DiskProfile()))
+
+    def _full_disk(self, node: SimulatedNode) -> None:
+        node.disk.bytes_left = self._scheduler.randint(0, 2_000)
+        self._after(100, 5_000, lambda: setattr(node.disk, "full", False))
+
+    def _failing_disk(self, node: SimulatedNode) -> None:
+        node.disk.fail_at(self._scheduler.randint(1, 50), self._scheduler.chance(50))
+
+    def _wipe(self, node: SimulatedNode) -> None:
+        """The directory is emptied; its node comes back as a stranger and must do no harm."""
+        if self._cluster.may_lose(node):
+            node.crash(power_loss=False)
+            node.disk = SimulatedDisk(node.address)
+            self._cluster.lose(node)
+
+    def _bit_flip(self, node: SimulatedNode) -> None:
+        """Synced data changes while the node is down: it must refuse, or lose nothing by it."""
+        if not self._cluster.may_lose(node):
+            return
+        node.crash(power_loss=True)
+        name = (LOG_NAME, META_NAME)[self._scheduler.randint(0, 1)]
+        if name in node.disk.list():
+            data = bytearray(node.disk.get(name))
+            position = self._scheduler.randint(0, self._certain_bytes(name, data) - 1)
+            data[position] ^= 1 << self._scheduler.randint(0, 7)
+            node.disk.put(name, bytes(data))
+            self._cluster.lose(node)
+
+    @staticmethod
+    def _certain_bytes(name: str, data: bytearray) -> int:
+        """How much of the file is known synced from itself; damage in the log's very last batch
+        cannot be told from a torn tail (protocol.md, Files)."""
+        if name != LOG_NAME:
+            return len(data)
+        synced = HEADER_BYTES
+        for _, synced_offset, entry in scan_records(
+                lambda offset, count: bytes(data[offset:offset + count]), len(data)):
+            if entry is not None:
+                synced = max(synced, synced_offset)
+        return synced
+
+    # --- clocks and members
+
+    def _clock(self, node: SimulatedNode) -> None:
+        """A monotonic clock that runs at another speed from its next start on."""
+        if self._cluster.speeds_may_differ:
+            rate = (self._scheduler.randint(500, 2_000) if self._scheduler.chance(30)
+                    else self._scheduler.randint(950, 1_050))
+            node.crash(power_loss=False)
+            node.clock_permille = rate
+
+    def _join(self, node: SimulatedNode) -> None:
+        if self._joined < 2:
+            self._joined += 1
+            self._cluster.join(node.address)
