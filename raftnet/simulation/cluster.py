@@ -184,7 +184,8 @@ class SimulatedCluster:
 
     def _all_equal(self) -> bool:
         """One leader, and everybody whose data is whole has applied the same."""
-        whole = [n for n in self.nodes.values() if n.address not in self.lost]
+        whole = [n for n in self.nodes.values() if n.address not in self.lost
+                 and n.start.join not in self.lost]     # its only contact cannot answer
         if not all(n.running and n.replica.phase is Phase.RUNNING for n in whole):
             return False
         leads = sum(n.running and n.replica.leads for n in self.nodes.values())
