@@ -4,6 +4,7 @@ It stands in the place of server.py and net/: greets other nodes, carries frames
 Store.perform when the simulated disk has had its time, and crashes.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 from raftnet.config import Config
@@ -144,20 +145,28 @@ class SimulatedNode:
         self.paused = True
 
     def resume(self) -> None:
-        """SIGCONT: everything that came meanwhile is there at once."""
+        """SIGCONT: everything that came meanwhile is there at once: in order on each connection,
+        in any order between them."""
         self.paused = False
-        events, self._waiting_events = self._waiting_events, []
+        sources: dict[object, deque] = {}
+        for source, event in self._waiting_events:
+            sources.setdefault(source, deque()).append(event)
+        self._waiting_events = []
+        queues = list(sources.values())
         self._elapse()
-        for event in events:
-            if self.running:
-                event()
+        while queues and self.running:
+            place = self.scheduler.randint(0, len(queues) - 1)
+            queues[place].popleft()()
+            if not queues[place]:
+                del queues[place]
         if self.running:
             self.pump()
 
-    def guard(self, event) -> None:
-        """Let an event of this life happen now, or when the process goes on."""
+    def guard(self, event, source=None) -> None:
+        """Let an event of this life happen now, or when the process goes on. `source`: the
+        connection that it came on; None: the process itself."""
         if self.paused:
-            self._waiting_events.append(event)
+            self._waiting_events.append((source, event))
         else:
             self._elapse()
             event()
@@ -291,7 +300,7 @@ class SimulatedNode:
     def arrived(self, link: "Link", life: int, frame) -> None:
         """A frame arrives on a connection of this life."""
         if self.running and self.life == life:
-            self.guard(lambda: None if link.ended else self._arrived(link, frame))
+            self.guard(lambda: None if link.ended else self._arrived(link, frame), link)
 
     def _arrived(self, link: "Link", frame) -> None:
         other = link.acceptor if self is link.dialler else link.dialler
@@ -360,12 +369,12 @@ class SimulatedNode:
     def client_gone(self, client) -> None:
         """A client's connection ends."""
         if self.running:
-            self.guard(lambda: (self.replica.gateway.client_gone(client), self.pump()))
+            self.guard(lambda: (self.replica.gateway.client_gone(client), self.pump()), client)
 
     def client_frame(self, client, life: int, frame) -> None:
         """A client's frame arrives."""
         if self.running and self.life == life and frame is not None:
-            self.guard(lambda: self._client_frame(client, frame))
+            self.guard(lambda: self._client_frame(client, frame), client)
 
     def _client_frame(self, client, frame) -> None:
         kind, request_id, body = frame
