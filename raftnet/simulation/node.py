@@ -108,7 +108,11 @@ class SimulatedNode:
             self.cluster.refused_to_start(self)
             return
         self.cluster.opened(self, store)
-        self.replica = Replica(self.config, store, self.start, scheduler.randint, SilentActions())
+        self._let_happen(lambda: self._begin(store))
+
+    def _begin(self, store: Store) -> None:
+        self.replica = Replica(self.config, store, self.start, self.scheduler.randint,
+                               SilentActions())
         self._dial_all()
         self.pump()
 
@@ -156,11 +160,11 @@ class SimulatedNode:
         self._elapse()
         while queues and self.running:
             place = self.scheduler.randint(0, len(queues) - 1)
-            queues[place].popleft()()
+            self._let_happen(queues[place].popleft())
             if not queues[place]:
                 del queues[place]
         if self.running:
-            self.pump()
+            self._let_happen(self.pump)
 
     def guard(self, event, source=None) -> None:
         """Let an event of this life happen now, or when the process goes on. `source`: the
@@ -169,7 +173,15 @@ class SimulatedNode:
             self._waiting_events.append((source, event))
         else:
             self._elapse()
+            self._let_happen(event)
+
+    def _let_happen(self, event) -> None:
+        """A disk that fails under the loop itself (founding, joining) ends the process."""
+        try:
             event()
+        except StorageError as error:
+            self.cluster.note(self.address, f"stops: {error}")
+            self.crash(power_loss=False)
 
     def _elapse(self) -> None:
         self.replica.elapse(self._clock_ms())
@@ -191,12 +203,8 @@ class SimulatedNode:
     def pump(self) -> None:
         """What one turn of the server's loop does."""
         replica = self.replica
-        try:
-            replica.advance_clock(self._clock_ms())
-            turn = replica.turn()
-        except StorageError:
-            self.crash(power_loss=False)
-            return
+        replica.advance_clock(self._clock_ms())
+        turn = replica.turn()
         self.cluster.check(self)
         if turn.peers_changed:
             self._dial_all()
