@@ -92,6 +92,21 @@ class WaitTest(ReplicaCase):
         self.assertEqual(again, answer[0][2:])
 
 
+class IdleTest(ReplicaCase):
+    """Idle: no clients, no deadline due."""
+
+    def test_an_idle_cluster_writes_nothing(self):
+        nodes = Nodes()
+        nodes.founders(A, B, C)
+        nodes.run_until(nodes.settled)
+        self.assert_enqueued(nodes.enqueue(nodes.serving(), b"x"))
+        nodes.run_until(nodes.settled)
+        operations = {a: n.disk.operations for a, n in nodes.nodes.items()}
+        for _ in range(3_000):      # a minute
+            nodes.step()
+        self.assertEqual(operations, {a: n.disk.operations for a, n in nodes.nodes.items()})
+
+
 class WallClockTest(ReplicaCase):
     """Leaders whose wall clocks differ by an hour and a day."""
 
