@@ -182,10 +182,17 @@ class SimulatedCluster:
                 raise InvariantError(f"liveness: not within {_HEAL_LIMIT_MS} ms: {what}")
             self.run_until(self.scheduler.now_ms + _SETTLE_MS)
 
+    def _asks_in_vain(self, node: SimulatedNode) -> bool:
+        """A newcomer whose only contact is lost, or asks in vain itself."""
+        contact = node.start.join
+        return contact in self.lost or (contact in self.nodes and node.running
+                                        and node.replica.phase is Phase.JOINING
+                                        and self._asks_in_vain(self.nodes[contact]))
+
     def _all_equal(self) -> bool:
         """One leader, and everybody whose data is whole has applied the same."""
         whole = [n for n in self.nodes.values() if n.address not in self.lost
-                 and n.start.join not in self.lost]     # its only contact cannot answer
+                 and not self._asks_in_vain(n)]
         if not all(n.running and n.replica.phase is Phase.RUNNING for n in whole):
             return False
         leads = sum(n.running and n.replica.leads for n in self.nodes.values())
