@@ -38,6 +38,7 @@ class _Life:
     role: Role
     epoch: int
     last_index: int
+    last_term: int
     match: dict[int, int]
 
 
@@ -146,7 +147,7 @@ class Invariants:
         match = ({node_id: p.match_index for node_id, p in raft.progress.items()}
                  if raft.role is Role.LEADER else {})
         self._lives[node.address] = _Life(raft, raft.current_term, log.commit_index, raft.role,
-                                          log.epoch, log.last_index, match)
+                                          log.epoch, log.last_index, log.last_term, match)
         digest = self._digests.setdefault(machine.applied_index, machine.digest)
         if digest != machine.digest:
             raise InvariantError(f"equal digests at equal applied index: {node.address} at "
@@ -161,6 +162,8 @@ class Invariants:
             raise InvariantError(f"the term never goes back: {address}")
         if raft.log.commit_index < before.commit_index:
             raise InvariantError(f"commit_index never goes back: {address}")
+        if raft.log.epoch == before.epoch + 1:
+            self._check_cut(address, raft.log, before)
         if raft.role is not Role.LEADER:
             return
         if before.role is not Role.LEADER or before.term != raft.current_term:
@@ -173,6 +176,29 @@ class Invariants:
             progress = raft.progress.get(node_id)
             if progress is not None and progress.match_index < match:
                 raise InvariantError(f"match_index never goes back: {address} of {node_id:x}")
+            if progress is not None and progress.match_index > max(1, match):
+                self._check_match(address, raft, node_id, progress.match_index)
+
+    def _check_match(self, address: str, raft, node_id: int, index: int) -> None:
+        """What a leader newly counts for a follower of its term is on that follower's disk."""
+        member, log = raft.membership.member(node_id), raft.log
+        known = self._durable.get(member.address) if member is not None else None
+        if known is None or known.term != raft.current_term or index < log.memory_from:
+            return
+        if (index > log.last_index
+                or known.entries.get(index) != log.entry(index).data[:HEADER_BYTES]):
+            raise InvariantError(f"match_index is true: {address} counts entry {index} for "
+                                 f"{member.address}, whose disk does not hold it")
+
+    def _check_cut(self, address: str, log, before: _Life) -> None:
+        """A tail is dropped for another one only (Raft 5.3): never is a log cut to its own head."""
+        index, term = before.last_index, before.last_term
+        while index > log.last_index and (index, term) in self._entries:
+            term = self._entries[index, term][1]
+            index -= 1
+        if index == log.last_index < before.last_index and term == log.last_term:
+            raise InvariantError(f"only a conflict truncates [Raft 5.3]: {address} dropped all "
+                                 f"behind {index}, and nothing came instead")
 
     def _check_entries(self, node, before: _Life | None) -> None:
         """Log matching [LogMatchingInv]: one entry at an index and term, and one before it; and
@@ -190,14 +216,27 @@ class Invariants:
                 self._check_membership(node, log, index)
 
     def _check_membership(self, node, log, index: int) -> None:
-        for earlier in range(index - 1, log.memory_from - 1, -1):
-            entry = log.entry(earlier)
-            if entry.kind == EntryKind.MEMBERSHIP:
-                if voters_changed(decode_membership(entry.payload),
-                                  decode_membership(log.entry(index).payload)) > 1:
-                    raise InvariantError("no two configurations able to decide apart: "
-                                         f"{node.address} changes two voters at {index}")
-                return
+        """In effect once it is appended; one voter, and one change, at a time; none before an entry
+        of the leader's term is committed (Raft 6, thesis 4.1 and its erratum)."""
+        raft, what = node.replica.raft, ""
+        entry, earlier = log.entry(index), index - 1
+        while earlier >= log.memory_from and log.entry(earlier).kind != EntryKind.MEMBERSHIP:
+            earlier -= 1
+        membership = decode_membership(entry.payload)
+        if all(log.entry(i).kind != EntryKind.MEMBERSHIP
+               for i in range(index + 1, log.last_index + 1)) and membership != raft.membership:
+            what = "does not follow the membership"
+        elif earlier >= log.memory_from and voters_changed(
+                decode_membership(log.entry(earlier).payload), membership) > 1:
+            what = "changes two voters"
+        elif raft.role is Role.LEADER and entry.term == raft.current_term:
+            if earlier > log.commit_index:
+                what = "begins a change beside another"
+            elif log.term_at(log.commit_index) != raft.current_term:
+                what = "changes the members before an entry of its term is committed"
+        if what:
+            raise InvariantError(f"no two configurations able to decide apart: {node.address} "
+                                 f"{what} at {index}")
 
     def _check_committed(self, node, from_index: int) -> None:
         """State machine safety: one entry at an index, once committed; and a quorum has it on its
@@ -220,15 +259,25 @@ class Invariants:
         if raft.role is not Role.LEADER or self._lost or entry.index == 1:
             return      # entry 1 is written by the founding, not as a job
         header = entry.data[:HEADER_BYTES]
-        holders = 0
+        holders, ends = 0, []
         for member in raft.membership.members:
             known = self._durable.get(member.address)
-            holders += (member.voter and known is not None
-                        and known.entries.get(entry.index) == header)
+            if member.voter:
+                holds = known is not None and known.entries.get(entry.index) == header
+                holders += holds
+                last = known.entries.get(known.last_index, b"") if known is not None else b""
+                # An entry's header: length, checksum, term, index.
+                ends.append((last[8:16], known.last_index if known is not None else 0, holds))
         if holders < raft.membership.quorum:
             raise InvariantError(f"committed is durable [CommittedIsDurableInv]: entry "
                                  f"{entry.index} is committed at {node.address}, and on "
                                  f"{holders} disks")
+        for term, index, holds in ends:
+            if not holds and (sum((term, index) >= other[:2] for other in ends)
+                              >= raft.membership.quorum):
+                raise InvariantError("a quorum holds what is committed [QuorumLogInv]: entry "
+                                     f"{entry.index} is committed at {node.address}, and its disks "
+                                     "could elect a node that lacks it (figure 8)")
 
     def _check_leader_complete(self, address: str, raft) -> None:
         """A leader holds what was committed in earlier terms (Raft 5.4.3)."""
