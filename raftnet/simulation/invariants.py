@@ -113,9 +113,11 @@ class Invariants:
             raise InvariantError(f"a promise's term and vote survive any crash: {address}: {state} "
                                  f"after term {known.term}, vote {known.voted_for:x}")
         for index, header in known.entries.items():
-            held = store.entries[index - 1] if index <= len(store.entries) else None
+            # In its place, or else the log's end.
+            held = store.entries[min(index, len(store.entries)) - 1] if store.entries else None
             if held is None or held.data[:HEADER_BYTES] != header:
-                # Jobs that were under way may have replaced it: then the log shows a later term.
+                # Jobs that were under way may have replaced it, or one before it and so all that
+                # followed: then the log shows a later term.
                 if held is None or held.term <= int.from_bytes(header[8:16], "big"):
                     raise InvariantError(f"a promise's entries survive any crash: {address} lacks "
                                          f"entry {index}")
