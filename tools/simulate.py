@@ -14,12 +14,15 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from raftnet.client.commandline import PIPE_CLOSED
 from raftnet.errors import MalformedError
 from raftnet.simulation.cluster import DURATION_MS, SimulatedCluster
+from raftnet.simulation.invariants import InvariantError
 from raftnet.simulation.network import NetworkProfile
 
 _SIZES = (3, 5, 3, 5, 7)        # drawn by the seed, where --nodes does not say
@@ -86,10 +89,12 @@ class Campaign:
         violation = ""
         try:
             cluster.run(int(arguments.seconds * 1000), arguments.steps)
-        except AssertionError as error:
-            violation = str(error) or "an assertion of the program itself"
+        except BrokenPipeError:
+            raise                       # who reads --verbose has seen enough
+        except Exception as error:      # whatever it is: the program may not do that
+            violation = _describe(error)
             if arguments.verbose:
-                raise
+                traceback.print_exception(error)
         self.done += 1
         self.simulated_ms += cluster.scheduler.now_ms
         self.events += cluster.scheduler.happened
@@ -145,6 +150,16 @@ class Campaign:
         print(f"{verdict}; {seconds / max(1, self.done):.2f} s a seed")
 
 
+def _describe(error: Exception) -> str:
+    """The invariant's own words; else what the program stumbled over, and where."""
+    if isinstance(error, InvariantError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = f": {error}" if str(error) else ""
+    return (f"{type(error).__name__} in {os.path.relpath(where.filename)}, line "
+            f"{where.lineno}{text}")
+
+
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count)
 
@@ -165,7 +180,7 @@ def _options(arguments: argparse.Namespace) -> list[str]:
 
 
 def main() -> int:
-    """Exit 0 without a violation, 1 with one, 2 for wrong arguments."""
+    """Exit 0 without a violation, 1 with one, 2 for wrong arguments, 141 for a closed pipe."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.clients < 1 or arguments.seconds <= 0:
@@ -186,6 +201,10 @@ def main() -> int:
             campaign.tell_progress()
     except KeyboardInterrupt:
         print(file=sys.stderr)
+    except BrokenPipeError:
+        # The interpreter would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     if arguments.seeds > 1:
         campaign.tell_sum()
     return 1 if campaign.failed else 0

@@ -11,8 +11,9 @@ import itertools
 from collections import deque
 
 from raftnet.client.session import RETRY_ELSEWHERE, RETRY_HERE, ClientSession
-from raftnet.errors import ErrorCode
+from raftnet.errors import ErrorCode, MalformedError
 from raftnet.simulation.histories import DEQUEUE, ENQUEUE, PEEK, SIZE, Operation, Step
+from raftnet.simulation.invariants import InvariantError
 from raftnet.simulation.node import SimulatedNode
 from raftnet.wire import commands, requests
 from raftnet.wire.commands import Status
@@ -285,12 +286,15 @@ class SimulatedClient:
             if request_id == self._read_id:
                 self._read_frame(kind, body)
             return
-        refusal = self.session.receive(*frame)
+        try:
+            refusal = self.session.receive(*frame)
+        except MalformedError as error:
+            raise InvariantError(f"sessions exactly once: {self.name} was sent {error}") from error
         if refusal is not None:
             if self.session.dead:
                 # The close was executed, and took its own reply with it.
-                assert (refusal.code == ErrorCode.ALREADY_ACKNOWLEDGED
-                        and not self._unanswered[0].steps), f"{self.name}: {refusal}"
+                self._expect(refusal.code == ErrorCode.ALREADY_ACKNOWLEDGED
+                             and not self._unanswered[0].steps, refusal)
                 self._unanswered.clear()
                 self._begin_session()
                 self._done()
@@ -313,10 +317,14 @@ class SimulatedClient:
             self.history.append(operation)
             self._done()
             return
-        assert kind == Kind.ERROR, kind
+        self._expect(kind == Kind.ERROR, f"a frame of kind {kind}")
         code, leader, text = requests.decode_error(body)
-        assert code in RETRY_HERE or code in RETRY_ELSEWHERE, f"{self.name}: {code} {text}"
+        self._expect(code in RETRY_HERE or code in RETRY_ELSEWHERE, f"{code} {text}")
         self._refused(code, leader)
+
+    def _expect(self, true: bool, answer) -> None:
+        if not true:
+            raise InvariantError(f"sessions exactly once: {self.name} was answered {answer}")
 
     def _done(self) -> None:
         self._progress += 1
@@ -350,7 +358,7 @@ class SimulatedClient:
                 operation.refused = status == Status.CANCELLED
                 self._note(operation.steps[0], status, payload)
             else:
-                assert status == Status.OK, status
+                self._expect(status == Status.OK, f"status {status} for a list")
                 pairs = commands.decode_execute_result(payload)
                 for step, (status, payload) in zip(operation.steps, pairs, strict=True):
                     self._note(step, status, payload)
@@ -358,7 +366,7 @@ class SimulatedClient:
     def _note(self, step: Step, status: int, payload: bytes) -> None:
         if status == Status.CANCELLED:
             return
-        assert status in (Status.OK, Status.EMPTY), status
+        self._expect(status in (Status.OK, Status.EMPTY), f"status {status}")
         if step.kind == ENQUEUE:
             self._note_enqueued(step, commands.decode_enqueue_result(payload))
         elif step.kind == SIZE:

@@ -2,7 +2,8 @@
 
 Two phases. Faults (faults.py), with the invariants checked after every event. Then everything that
 can be healed is healed: within a bounded time a majority must elect, answer every client and be
-drained (liveness); then the histories are judged.
+drained (liveness), and a follower that was cut off for a while comes back without unseating the
+leader; then the histories are judged.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,9 @@ _PORT = 5001
 _HEAL_LIMIT_MS = 40_000
 _SETTLE_MS = 100
 _RESTART_MS_MAX = 5_000
+_EVENTS_A_MOMENT_MAX = 50_000   # more, and time would stand still: they cause each other
+# A settled leader's follower is cut off for so long, and has so long to come back.
+_ABSENCE_MS, _RETURN_MS = 4_000, 1_500
 DURATION_MS = 30_000
 
 
@@ -54,7 +58,7 @@ class SimulatedCluster:
         self.invariants = Invariants()
         self.founders = count
         self.lost: set[str] = set()         # nodes whose data is gone or damaged
-        self.speeds_may_differ = True
+        self.speeds_differ = False          # wildly: some run at half or double
         self.nodes: dict[str, SimulatedNode] = {}
         addresses = [f"127.0.0.1:{_PORT + i}" for i in range(count)]
         for address in addresses:
@@ -137,9 +141,15 @@ class SimulatedCluster:
     def run_until(self, end_ms: int, steps: int | None = None) -> None:
         """Let everything up to that moment happen, or so many events in all."""
         scheduler = self.scheduler
+        moment_ms, happened = scheduler.now_ms, scheduler.happened
         while (next_ms := scheduler.next_ms) is not None and next_ms <= end_ms and (
                 steps is None or scheduler.happened < steps):
             scheduler.step()
+            if scheduler.now_ms > moment_ms:
+                moment_ms, happened = scheduler.now_ms, scheduler.happened
+            elif scheduler.happened - happened > _EVENTS_A_MOMENT_MAX:
+                raise InvariantError(f"liveness: more than {_EVENTS_A_MOMENT_MAX} events in one "
+                                     "moment")
         if steps is None:
             scheduler.now_ms = max(scheduler.now_ms, end_ms)
 
@@ -157,6 +167,7 @@ class SimulatedCluster:
             if len(drainer.received) == before:
                 break
         self._await("all nodes are equal", self._all_equal)
+        self._cut_off_a_follower()
         self.invariants.check_histories(self.clients)
 
     def _heal(self) -> None:
@@ -181,6 +192,32 @@ class SimulatedCluster:
             if self.scheduler.now_ms >= end:
                 raise InvariantError(f"liveness: not within {_HEAL_LIMIT_MS} ms: {what}")
             self.run_until(self.scheduler.now_ms + _SETTLE_MS)
+
+    def _cut_off_a_follower(self) -> None:
+        """Who was away too long to have a leader must not cost the others theirs (thesis 9.6)."""
+        self._await("no disk hangs any more",
+                    lambda: self._all_equal() and all(n.disk_idle for n in self.nodes.values()))
+        leader = next(n for n in self.nodes.values() if n.running and n.replica.leads)
+        membership = leader.replica.raft.membership
+        voters = [m.address for m in membership.members
+                  if m.voter and m.address != leader.address and m.address not in self.lost]
+        if len(voters) <= membership.quorum - 1 or self.speeds_differ:
+            # Without one of them the leader has no quorum, and must step down; and a clock at
+            # double speed is out of patience before one at half speed sends a heartbeat.
+            return
+        away = voters[self.scheduler.randint(0, len(voters) - 1)]
+        term = leader.replica.raft.current_term
+        self.note(away, "is cut off from the others")
+        for other in self.nodes:
+            self.network.cut(away, other)
+            self.network.cut(other, away)
+        self.run_until(self.scheduler.now_ms + _ABSENCE_MS)
+        self.note(away, "is back")
+        self.network.heal()
+        self.run_until(self.scheduler.now_ms + _RETURN_MS)
+        if not (leader.running and leader.replica.leads) or leader.replica.raft.current_term != term:
+            raise InvariantError(f"a settled leader stays: {leader.address} lost term {term} when "
+                                 f"{away} came back")
 
     def _asks_in_vain(self, node: SimulatedNode) -> bool:
         """A newcomer whose only contact is lost, or asks in vain itself."""

@@ -12,10 +12,13 @@ from raftnet.storage.metafile import META_NAME
 from raftnet.storage.records import HEADER_BYTES, scan_records
 
 KINDS = ("crash", "power loss", "all crash", "pause", "isolate", "one way", "halves", "bridge",
-         "slow link", "slow disk", "hung disk", "full disk", "failing disk", "clock", "join",
+         "minority", "slow link", "slow disk", "hung disk", "full disk", "failing disk", "clock", "join",
          "wipe", "bit flip")
 _PAUSE_MS_MAX = 5_000
 _CUT_MS_MAX = 4_000
+_LATE_MS_MAX = 6_000
+_FOLLOWS_MS_MAX = 500       # long enough to hear of a new leader
+_WATCH_MS_MAX = 100
 _SLOW_DISK_MS_MAX = 2_000
 _HUNG_DISK_MS = 10_000
 
@@ -89,7 +92,7 @@ class Faults:
         return [address for address in self._cluster.nodes if address != node.address]
 
     def _heal_later(self) -> None:
-        self._after(100, _CUT_MS_MAX, self._cluster.network.heal)
+        self._after(100, _CUT_MS_MAX, lambda: self._running and self._cluster.network.heal())
 
     def _isolate(self, node: SimulatedNode) -> None:
         for other in self._others(node):
@@ -126,8 +129,39 @@ class Faults:
     def _slow_link(self, node: SimulatedNode) -> None:
         others = self._others(node)
         other = others[self._scheduler.randint(0, len(others) - 1)]
-        self._cluster.network.slow(node.address, other, self._scheduler.randint(50, 1_000))
+        longest = _LATE_MS_MAX if self._scheduler.chance(20) else 1_000
+        self._cluster.network.slow(node.address, other, self._scheduler.randint(50, longest))
         self._heal_later()
+
+    def _minority(self, node: SimulatedNode) -> None:
+        """A leader and one follower see each other only, and what the follower says comes late.
+        The others depose the leader; when all see each other again, its successor may die at once,
+        so that it leads anew before it hears the rest of its old term (Raft, figure 8)."""
+        far = self._others(node)
+        other = far.pop(self._scheduler.randint(0, len(far) - 1))
+        self._cut_between(set(far), {node.address, other})
+        self._cluster.network.slow(other, node.address,
+                                   self._scheduler.randint(500, _LATE_MS_MAX), both=False)
+        end_ms = self._scheduler.now_ms + self._scheduler.randint(500, _CUT_MS_MAX)
+        self._reunite_when_led(far, end_ms)
+
+    def _reunite_when_led(self, far: list[str], end_ms: int) -> None:
+        """Once one of `far` leads, or time is up, all see each other again."""
+        if not self._running:
+            return
+        nodes = [self._cluster.nodes[address] for address in far]
+        if self._scheduler.now_ms < end_ms and not any(n.running and n.replica.leads
+                                                       for n in nodes):
+            self._after(1, _WATCH_MS_MAX, lambda: self._reunite_when_led(far, end_ms))
+            return
+        self._cluster.network.heal()
+        if self._scheduler.chance(50):
+            self._after(1, _FOLLOWS_MS_MAX, self._crash_leaders)
+
+    def _crash_leaders(self) -> None:
+        for node in list(self._cluster.nodes.values()):
+            if self._running and node.running and not node.paused and node.replica.leads:
+                node.crash(power_loss=False)
 
     # --- disks
 
@@ -183,11 +217,11 @@ class Faults:
 
     def _clock(self, node: SimulatedNode) -> None:
         """A monotonic clock that runs at another speed from its next start on."""
-        if self._cluster.speeds_may_differ:
-            rate = (self._scheduler.randint(500, 2_000) if self._scheduler.chance(30)
-                    else self._scheduler.randint(950, 1_050))
-            node.crash(power_loss=False)
-            node.clock_permille = rate
+        wild = self._scheduler.chance(30)
+        self._cluster.speeds_differ = self._cluster.speeds_differ or wild
+        node.crash(power_loss=False)
+        node.clock_permille = (self._scheduler.randint(500, 2_000) if wild
+                               else self._scheduler.randint(950, 1_050))
 
     def _join(self, node: SimulatedNode) -> None:
         if self._joined < 2:

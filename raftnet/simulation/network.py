@@ -81,9 +81,11 @@ class SimulatedNetwork:
         """Nothing passes in this direction from now on."""
         self._cut.add((sender, receiver))
 
-    def slow(self, one: str, other: str, delay_ms: int) -> None:
-        """Frames between the two take so much longer from now on."""
-        self._slow[one, other] = self._slow[other, one] = delay_ms
+    def slow(self, one: str, other: str, delay_ms: int, both: bool = True) -> None:
+        """Frames from one to the other (`both`: and back) take so much longer from now on."""
+        self._slow[one, other] = delay_ms
+        if both:
+            self._slow[other, one] = delay_ms
 
     def heal(self) -> None:
         """Everything passes again, at the usual speed."""

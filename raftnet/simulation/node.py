@@ -76,7 +76,8 @@ class SimulatedNode:
         self.clock_permille = 1000      # how fast its monotonic clock runs
         self._began_ms = 0
         self._jobs: list[Job] = []      # waiting for the disk
-        self._disk_busy = False
+        self._batch: list[Job] = []     # done together, with one sync, at the moment
+        self._turn_due = False          # something came: a turn follows in the same moment
         self._timer_ms: int | None = None
         self._waiting_events: list = []     # what came while paused
         self._dialling: set[str] = set()        # addresses that are tried again and again
@@ -93,8 +94,8 @@ class SimulatedNode:
         self.life += 1
         self.running, self.paused = True, False
         self._began_ms = scheduler.now_ms
-        self._jobs, self._disk_busy, self._timer_ms = [], False, None
-        self._waiting_events = []
+        self._jobs, self._batch, self._timer_ms = [], [], None
+        self._waiting_events, self._turn_due = [], False
         self.links, self.accepted, self._was_up, self._dialling = {}, [], set(), set()
         self.cluster.note(self.address, "start")
         try:
@@ -127,13 +128,13 @@ class SimulatedNode:
         assert self.running
         scheduler = self.scheduler
         self.cluster.note(self.address, "power loss" if power_loss else "kill -9")
-        if self._jobs and scheduler.chance(50):
+        if self._batch and scheduler.chance(50):
             # In the midst of its disk work: at a random operation of it.
             self.disk.fail_at(scheduler.randint(1, 6), scheduler.chance(50))
             try:
-                self.replica.store.perform(self._jobs)
+                self.replica.store.perform(self._batch)
             except (StorageError, DiskFullError):
-                self._jobs = []     # as far as it came; nobody hears of it
+                self._batch = []    # as far as it came; nobody hears of it
         self.running = False
         self.replica = None
         for link in [*self.links.values(), *self.accepted]:
@@ -150,7 +151,7 @@ class SimulatedNode:
 
     def resume(self) -> None:
         """SIGCONT: everything that came meanwhile is there at once: in order on each connection,
-        in any order between them."""
+        in any order between them. All of it is heard before the next turn."""
         self.paused = False
         sources: dict[object, deque] = {}
         for source, event in self._waiting_events:
@@ -200,11 +201,23 @@ class SimulatedNode:
 
     # --- the turn
 
+    def _turn_soon(self) -> None:
+        """As the server's loop does: what comes in one moment is heard before the turn."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._later(0, self._turn_if_due)
+
+    def _turn_if_due(self) -> None:
+        if self._turn_due:      # else one came of itself meanwhile
+            self.pump()
+
     def pump(self) -> None:
         """What one turn of the server's loop does."""
         replica = self.replica
+        self._turn_due = False
         replica.advance_clock(self._clock_ms())
-        turn = replica.turn()
+        self.cluster.check(self)    # what was heard may have committed by the old membership,
+        turn = replica.turn()       # and the turn may begin a new one
         self.cluster.check(self)
         if turn.peers_changed:
             self._dial_all()
@@ -233,27 +246,32 @@ class SimulatedNode:
 
     # --- disk
 
+    @property
+    def disk_idle(self) -> bool:
+        """Whether nothing is being written."""
+        return not self.running or not self._batch
+
     def _begin_disk(self) -> None:
-        if self._jobs and not self._disk_busy:
-            self._disk_busy = True
+        """The disk takes all that waits, and nothing more until that is done: as DiskWorker."""
+        if self._jobs and not self._batch:
+            self._batch, self._jobs = self._jobs, []
             profile = self.disk_profile
             self._later(self.scheduler.randint(profile.low_ms, profile.high_ms), self._disk_done)
 
     def _disk_done(self) -> None:
-        jobs = self._jobs
-        self._disk_busy = False
+        jobs = self._batch
         try:
             self.replica.store.perform(jobs)
         except DiskFullError:
             self.replica.disk_full = True
-            self._disk_busy = True
             self._later(_DISK_FULL_RETRY_MS, self._disk_done)
             return
         except StorageError:
-            self.crash(power_loss=False)    # a failed sync ends the process
+            self._batch = []                # never tried again: a failed sync ends the process
+            self.crash(power_loss=False)
             return
         self.replica.disk_full = False
-        self._jobs = []
+        self._batch = []
         self.cluster.jobs_durable(self, jobs)
         self.replica.job_done(jobs[-1].number)
         self.pump()
@@ -327,7 +345,7 @@ class SimulatedNode:
                 self.replica.greetings.dialled_frame(link.acceptor.address, kind, body)
         except MalformedError as error:
             raise AssertionError(f"an undamaged frame of kind {kind}: {error}") from error
-        self.pump()
+        self._turn_soon()
 
     def _accepted_frame(self, link: "Link", kind: int, request_id: int, body: bytes) -> None:
         if kind >= PEER_KINDS_FROM:
@@ -377,7 +395,8 @@ class SimulatedNode:
     def client_gone(self, client) -> None:
         """A client's connection ends."""
         if self.running:
-            self.guard(lambda: (self.replica.gateway.client_gone(client), self.pump()), client)
+            self.guard(lambda: (self.replica.gateway.client_gone(client), self._turn_soon()),
+                       client)
 
     def client_frame(self, client, life: int, frame) -> None:
         """A client's frame arrives."""
@@ -388,7 +407,7 @@ class SimulatedNode:
         kind, request_id, body = frame
         self.cluster.note(self.address, f"<- {client.client.name}", kind, body)
         self.replica.client_frame(client, request_id, kind, body)
-        self.pump()
+        self._turn_soon()
 
     def _answer(self, client, request_id: int, kind: int, body: bytes) -> None:
         if isinstance(client, Link):

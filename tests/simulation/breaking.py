@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from unittest import mock
 
 from raftnet.config import Config
-from raftnet.errors import MalformedError
 from raftnet.simulation import cluster as simulation
 from raftnet.simulation.cluster import Profile, SimulatedCluster
 from raftnet.simulation.invariants import InvariantError
@@ -64,9 +63,6 @@ class Variant:
                 cluster.run(run_ms)
             except AssertionError as error:
                 return Caught(_name_of(error), cluster.scheduler.now_ms, str(error))
-            except MalformedError as error:
-                return Caught("a reply that its client cannot take", cluster.scheduler.now_ms,
-                              str(error))
         return None
 
     def _config(self) -> Config:
