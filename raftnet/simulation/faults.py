@@ -32,17 +32,17 @@ class Faults:
         self.kinds = kinds
         self.every_ms = every_ms
         self.counts: dict[str, int] = {}
-        self._running = False
+        self._running = self._ended = False
         self._joined = 0
 
     def begin(self) -> None:
-        """From now on things go wrong."""
-        self._running = True
+        """From now on things go wrong; not any more in a run that was shorter than that."""
+        self._running = not self._ended
         self._next()
 
     def end(self) -> None:
         """Nothing new goes wrong; the cluster heals what can be healed."""
-        self._running = False
+        self._running, self._ended = False, True
 
     def _next(self) -> None:
         if self._running and self.kinds:
