@@ -29,6 +29,12 @@ class ErrorCode(IntEnum):
     SESSION_LIMIT = 16
     WRONG_VERSION = 17
     GREETING_REQUIRED = 18
+    OLD_COPY = 19
+    REMOVED = 20
+    NOT_A_MEMBER = 21
+    QUORUM_AT_RISK = 22
+    NOT_EMPTY = 23
+    TRANSFER_FAILED = 24
 
 
 # What the reader of the code should do; one line each, also shown to people.
@@ -53,6 +59,13 @@ ERROR_MEANING = {
     ErrorCode.SESSION_LIMIT: "surely not executed: the cluster keeps as many sessions as it may",
     ErrorCode.WRONG_VERSION: "no protocol version in common",
     ErrorCode.GREETING_REQUIRED: "messages between nodes need a HELLO first on that connection",
+    ErrorCode.OLD_COPY: "the node's data directory is an old copy: it must stop",
+    ErrorCode.REMOVED: "the node was removed from the cluster: stop it, or empty it and add it",
+    ErrorCode.NOT_A_MEMBER: "the cluster has no such member: look at the members",
+    ErrorCode.QUORUM_AT_RISK:
+        "not done: too few of the remaining voters are heard; bring them back first",
+    ErrorCode.NOT_EMPTY: "the node has data of its own: empty its directory, then start it again",
+    ErrorCode.TRANSFER_FAILED: "the same leader goes on: the other node did not take over in time",
 }
 
 

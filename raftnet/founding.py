@@ -37,14 +37,25 @@ class Founders:
         self.quorum_rule = quorum_rule
         self.checksum = founders_checksum(addresses, quorum_rule)
         self.node_ids = {address: node_id}      # by address, those known so far
+        self._cluster_ids: dict[str, bytes] = {}    # of those that have founded already
+        self.conflict_ms: int | None = None     # since when one of them founded without this node
 
-    def learn(self, address: str, node_id: int) -> bool:
-        """A founder's greeting; whether it told anything new."""
+    def learn(self, address: str, node_id: int, cluster_id: bytes) -> bool:
+        """A founder's greeting, with the cluster that it has founded (zeros: none yet); whether it
+        told anything new."""
         if address not in self.addresses or address == self.address:
             return False
         known = self.node_ids.get(address) == node_id
         self.node_ids[address] = node_id
+        self._cluster_ids[address] = cluster_id
         return not known
+
+    def conflicting(self) -> list[str]:
+        """Founders that hold another cluster than the node ids make: of an earlier directory here
+        or elsewhere. They drop it, unless an election was held in it."""
+        cluster_id = cluster_id_of(list(self.node_ids.values()))
+        return [address for address, founded in self._cluster_ids.items()
+                if any(founded) and founded != cluster_id]
 
     @property
     def missing(self) -> list[str]:
@@ -64,10 +75,11 @@ class Founders:
 
 
 class Joining:
-    """A node's asking to be taken in."""
+    """A node's asking to be taken in, or to be known at a new address. `flags`: of a JOIN."""
 
-    def __init__(self, contact: str):
+    def __init__(self, contact: str, flags: int = 0):
         self.contact = contact
+        self.flags = flags
         self.target = contact       # whom to ask now: the contact, or the leader it named
         self.asked = False          # a question is on its way to the target
 

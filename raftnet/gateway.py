@@ -276,6 +276,11 @@ class Gateway:
         self._sessions.clear()
         self._waits.clear()
 
+    def begin_anew(self, machine: Machine) -> None:
+        """Another cluster's machine takes the place; nothing is waiting."""
+        assert not (self._bodies or self._proposed or self._waits)
+        self._machine = machine
+
     def _fail(self, waiters: list[Waiter], code: ErrorCode, text: str, leader: str) -> None:
         for waiter in waiters:
             if waiter.client is not None:

@@ -1,23 +1,39 @@
 """Greetings: who a node is, whom it welcomes, and how it comes to its cluster.
 
 Rules (design: Founding and identity; protocol.md, Connection and greeting, Founding): a node of
-another cluster is refused, on both sides with a clear line. While the directory has no identity,
-greetings found the cluster, or this node asks a contact to be taken in; founding.py has what is
-decided, this the course of it. One object for each Replica; no I/O but the Store's.
+another cluster, an old copy of a directory and a removed node are refused, on both sides with a
+clear line. While the directory has no identity, greetings found the cluster, or this node asks a
+contact to be taken in; so does a member whose address has changed. founding.py has what is decided,
+acquaintances.py what is remembered, this the course of it. One object for each Replica; no I/O but
+the Store's.
 """
 
+from raftnet.acquaintances import Acquaintances
 from raftnet.actions import DEBUG, WARNING
-from raftnet.errors import ErrorCode
+from raftnet.errors import ChangeRefusedError, ErrorCode
 from raftnet.founding import Founders, Joining, founders_checksum
 from raftnet.raft.election import holds_only_founding
+from raftnet.raft.entry import EntryKind
+from raftnet.raft.membership import Member
 from raftnet.wire import requests
 from raftnet.wire.frames import Kind
+from raftnet.wire.joining import (
+    JOIN_RETURNING, decode_join_reply, encode_invite, encode_join)
 from raftnet.wire.requests import Hello
 
 JOIN_RETRY_MS = 200
 _JOIN_PATIENCE_MS = 3_000       # without an answer: ask again, beginning with the contact
-_MET_MAX = 1_000
+_CONFLICT_PATIENCE_MS = 3_000   # for founders to drop a cluster that was founded without this node
+_INVITE_EVERY_MS = 1_000        # those that `members --set` named and that are no members yet
+# A lone founder's log holds no more before its first client: a membership, and another with the
+# founding complete, and an empty entry for each time it was started.
+_LONE_ENTRIES_MAX = 1_000
 NO_CLUSTER = bytes(16)
+
+_OLD_COPY_ADVICE = ("it must not run; to bring the node back, empty the directory and start it "
+                    "with --join")
+
+Refusal = tuple[ErrorCode, str]
 
 
 class Greetings:
@@ -25,22 +41,34 @@ class Greetings:
 
     def __init__(self, replica):
         self._replica = replica
+        self.known = Acquaintances()
         self.founders: Founders | None = None       # while founding
         self.joining: Joining | None = None         # while asking to be taken in
-        self._join_deadline_ms = 0
-        self._met: dict[int, str] = {}  # addresses of nodes of this cluster, by their greetings
+        self.removed = False        # a member said that this node was removed
+        self._moving: Joining | None = None         # while asking to be known at a new address
+        self._ask_deadline_ms = 0
+        self._invite_deadline_ms = 0
+        self._process = replica.randint(1, 2**64 - 1)
+        state = replica.store.hard_state
+        self._start = (state.current_term, replica.store.last_term, replica.store.last_index)
 
     def begin(self) -> None:
         """An empty directory: found or join, as the command line says."""
         replica = self._replica
         if replica.start.join:
-            self.joining = Joining(replica.start.join)
-            replica.actions.say("join", "asking %s to be taken in", replica.start.join)
+            self._ask_to_join(replica.start.join, replica.start.join_flags)
             return
         self._new_founders()
         replica.actions.say("found", "founding a cluster of %s",
                             ", ".join(self.founders.addresses))
         self._found_if_complete()
+
+    def _ask_to_join(self, contact: str, flags: int) -> None:
+        self.founders = None
+        self.joining = Joining(contact, flags)
+        self._ask_deadline_ms = self._replica.now_ms
+        self._replica.peers_changed = True
+        self._replica.actions.say("join", "asking %s to be taken in", contact)
 
     def _new_founders(self) -> None:
         replica = self._replica
@@ -48,15 +76,12 @@ class Greetings:
                                  replica.start.founders or [replica.address],
                                  replica.start.quorum_rule)
 
-    def address_met(self, node_id: int) -> str:
-        """Where a node of this cluster is, by its own greeting; "" where it has not greeted."""
-        return self._met.get(node_id, "")
-
     def hello(self) -> Hello:
         """This node's greeting to other nodes."""
         replica = self._replica
         return Hello(requests.ROLE_PEER, replica.cluster_id, replica.node_id, replica.store.boot,
-                     self._founders_checksum(), replica.address)
+                     self._founders_checksum(), replica.address, self._process, *self._start,
+                     replica.state_version_max)
 
     def _founders_checksum(self) -> int:
         """Which founders' list this node knows: its own, or that of a cluster not founded yet."""
@@ -68,43 +93,118 @@ class Greetings:
                                      raft.membership.quorum_rule)
         return 0
 
-    def greeted(self, hello: Hello, dialled: str = "") -> tuple[ErrorCode, str] | None:
+    # --- who greets
+
+    def greeted(self, hello: Hello, dialled: str = "") -> Refusal | None:
         """Another node's greeting, on a connection that it dialled or (`dialled`: the address)
         that this node did. None: welcome; else why it is refused."""
         replica = self._replica
         if hello.node_id == replica.node_id:
-            return ErrorCode.WRONG_CLUSTER, f"{replica.address} and {hello.address} are one node"
+            return self._meet_itself(hello)
         self._hear_founder(hello, dialled or hello.address)
+        if not dialled:
+            self._hear_cluster_of_address(hello)
         ours, theirs = replica.cluster_id, hello.cluster_id     # ours may be new by now
         if NO_CLUSTER in (ours, theirs):
-            return None
+            return self._why_too_old(hello) if replica.raft is not None else None
         if ours != theirs:
-            replica.actions.say("refusal", "%s belongs to cluster %s, this node to %s: its frames "
+            replica.actions.say("stranger", "%s belongs to cluster %s, this node to %s: its frames "
                                 "are refused", hello.address, theirs.hex()[:8], ours.hex()[:8],
                                 level=WARNING)
             return (ErrorCode.WRONG_CLUSTER, f"{replica.address} belongs to cluster "
                     f"{ours.hex()[:8]}, not {theirs.hex()[:8]}")
-        member = replica.raft.membership.member_at(dialled) if dialled else None
-        if member is not None and member.node_id != hello.node_id:
-            return ErrorCode.WRONG_CLUSTER, f"another node than expected answers at {dialled}"
-        if hello.node_id in self._met or len(self._met) < _MET_MAX:
-            self._met[hello.node_id] = dialled or hello.address
+        refusal = self.why_unwelcome(hello)
+        if refusal is not None:
+            replica.actions.say("unwelcome", "%s is refused: %s", hello.address, refusal[1],
+                                level=WARNING)
+            return refusal
+        self._meet(hello, dialled)
         return None
+
+    def _meet(self, hello: Hello, dialled: str) -> None:
+        """One of our cluster, and welcome."""
+        replica = self._replica
+        address = dialled or hello.address
+        membership = replica.raft.membership
+        if dialled and membership.member_at(dialled) is not None and not any(
+                m.node_id == hello.node_id for m in membership.members_at(dialled)):
+            replica.actions.say("connect", "node %016x answers at %s, where a member with another "
+                                "data directory was", hello.node_id, dialled, level=WARNING)
+        if self.known.address_of(hello.node_id) != address:
+            replica.peers_changed = True
+        self.known.meet(hello, address, replica.now_ms,
+                        membership.member(hello.node_id) is not None)
+
+    def _meet_itself(self, hello: Hello) -> Refusal:
+        """The same data directory: two names of one process, or two copies of the directory."""
+        replica = self._replica
+        if hello.process == self._process:
+            return (ErrorCode.WRONG_CLUSTER,
+                    f"{replica.address} and {hello.address} are one node")
+        boot = replica.store.boot
+        if hello.boot > boot:
+            replica.stop_reason = (f"{hello.address} runs with a newer copy of this data directory "
+                                   f"(start {hello.boot}, here {boot}): {_OLD_COPY_ADVICE}")
+        return (ErrorCode.OLD_COPY, f"{replica.address} runs with another copy of that data "
+                f"directory (start {boot}, yours {hello.boot}): {_OLD_COPY_ADVICE}")
+
+    def why_unwelcome(self, hello: Hello) -> Refusal | None:
+        """Why a node of our cluster that greets so is refused; None: it is not."""
+        raft = self._replica.raft
+        if raft is None or hello.cluster_id != self._replica.cluster_id:
+            return None
+        membership = raft.membership
+        committed = raft.log.membership_index <= raft.log.commit_index
+        if committed and hello.node_id in membership.removed:
+            return (ErrorCode.REMOVED, f"node {hello.node_id:016x} was removed from cluster "
+                    f"{membership.cluster_id.hex()[:8]}: stop it; to bring it back, empty its "
+                    f"data directory and start it with --join")
+        too_old = self._why_too_old(hello)
+        if too_old is not None:
+            return too_old
+        why = self.known.why_old_copy(hello, raft)
+        if why:
+            return (ErrorCode.OLD_COPY, f"the data directory of {hello.address} is an old copy: "
+                    f"{why}; {_OLD_COPY_ADVICE}")
+        return None
+
+    def _why_too_old(self, hello: Hello) -> Refusal | None:
+        version = self._replica.raft.membership.state_version
+        if hello.state_version >= version:
+            return None
+        return (ErrorCode.WRONG_VERSION, f"the cluster's state has version {version}, and that "
+                f"program knows {hello.state_version}: update it")
+
+    def refused(self, address: str, code: int, text: str) -> None:
+        """A node that this one greeted refuses it."""
+        replica = self._replica
+        if code == ErrorCode.OLD_COPY:
+            replica.stop_reason = f"{address} says: {text}"
+        elif code == ErrorCode.REMOVED and replica.raft is not None:
+            if not self.removed:
+                replica.actions.say("removed", "%s says: %s", address, text, level=WARNING)
+            self.removed = replica.raft.barred = replica.peers_changed = True
 
     # --- founding
 
     def _hear_founder(self, hello: Hello, address: str) -> None:
         """What a greeting says about the founding of this node's cluster."""
-        if not hello.founders_checksum:
-            return
         replica = self._replica
+        if not hello.founders_checksum:
+            if (self.founders is not None and hello.cluster_id != NO_CLUSTER
+                    and address in self.founders.addresses):
+                # That cluster is complete: with the node that was here before, if any.
+                replica.actions.say("found", "%s belongs to a cluster already: this node can only "
+                                    "come back to it", address, level=WARNING)
+                self._ask_to_join(address, JOIN_RETURNING)
+            return
         if hello.founders_checksum != self._founders_checksum():
             if self.founders is not None and hello.address in self.founders.addresses:
                 replica.actions.say("refusal", "%s was started with another list of founders or "
                                     "another quorum rule than this node: stop one and start it "
                                     "like the others", hello.address, level=WARNING)
         elif self.founders is not None:
-            if self.founders.learn(address, hello.node_id):
+            if self.founders.learn(address, hello.node_id, hello.cluster_id):
                 replica.actions.say("found", "founder %s is node %016x; waiting for %s", address,
                                     hello.node_id, ", ".join(self.founders.missing) or "nobody")
             self._found_if_complete()
@@ -118,84 +218,222 @@ class Greetings:
         if (member is None or member.node_id == hello.node_id or not replica.is_quiet
                 or not holds_only_founding(replica.raft)):
             return
-        replica.actions.say("found", "the founder at %s was emptied before the cluster was "
+        replica.actions.say("found anew", "the founder at %s was emptied before the cluster was "
                             "complete: founding anew", address, level=WARNING)
-        replica.drop_provisional()
-        self._met.clear()
+        replica.drop_cluster()
         self._new_founders()
-        self.founders.learn(address, hello.node_id)
+        self.founders.learn(address, hello.node_id, hello.cluster_id)
 
     def _found_if_complete(self) -> None:
         if self.founders.missing:
             return
         replica = self._replica
+        conflicting = self.founders.conflicting()
+        if conflicting:
+            if self.founders.conflict_ms is None:
+                self.founders.conflict_ms = replica.now_ms
+            elif replica.now_ms - self.founders.conflict_ms >= _CONFLICT_PATIENCE_MS:
+                # An election was held in their cluster, so they cannot drop it.
+                replica.actions.say("found", "%s founded with the node that was here before, whose "
+                                    "directory was emptied: coming back to that cluster",
+                                    conflicting[0], level=WARNING)
+                self._ask_to_join(conflicting[0], JOIN_RETURNING)
+            return
         cluster_id, entry = self.founders.entry_1()
         replica.store.found(cluster_id, entry)
-        replica.actions.say("found", "cluster %s of %d is founded here as node %016x",
+        replica.actions.say("founded", "cluster %s of %d is founded here as node %016x",
                             cluster_id.hex()[:8], len(self.founders.addresses), replica.node_id)
         self.founders = None
         replica.run([entry])
 
-    # --- joining
+    # --- a lone founder that belongs elsewhere
 
-    def connected(self) -> None:
-        """A dialled connection was greeted: ask the contact at once."""
-        if self.joining is not None:
-            self.joining.asked = False
-            self._join_deadline_ms = self._replica.now_ms
+    def has_acknowledged_nothing(self) -> bool:
+        """Whether this node leads a cluster of itself alone that no client has used."""
+        raft = self._replica.raft
+        if raft is None or [m.node_id for m in raft.membership.members] != [raft.node_id]:
+            return False
+        log = raft.log
+        return (log.base_index == 0 and log.memory_from == 1
+                and log.last_index <= _LONE_ENTRIES_MAX
+                and all(entry.kind != EntryKind.BATCH
+                        for entry in log.entries(1, log.last_index, 1 << 62)))
+
+    def _hear_cluster_of_address(self, hello: Hello) -> None:
+        """A node of another cluster dialled this address: is this a lone founder by mistake, on an
+        emptied directory of that cluster?"""
+        replica = self._replica
+        if (replica.raft is None or hello.founders_checksum
+                or hello.cluster_id in (NO_CLUSTER, replica.cluster_id)):
+            return
+        replica.actions.say("found", "%s, of cluster %s, dials this address: did this node belong "
+                            "there?", hello.address, hello.cluster_id.hex()[:8], level=WARNING)
+        self.leave_own_cluster(hello.address, JOIN_RETURNING)
+
+    def leave_own_cluster(self, contact: str, flags: int) -> bool:
+        """Forget a cluster of this node alone that no client has used, and ask `contact` to be
+        taken in. False where that must not be, or not yet."""
+        replica = self._replica
+        if not self.has_acknowledged_nothing() or not replica.is_quiet:
+            return False
+        replica.actions.say("join", "leaving a cluster of this node alone, in which nothing was "
+                            "acknowledged", level=WARNING)
+        replica.drop_cluster()
+        self._ask_to_join(contact, flags)
+        return True
+
+    def invited(self, contact: str, flags: int) -> bool:
+        """Ask `contact` to be taken in; False where this node has data of its own."""
+        if self._replica.raft is not None:
+            return self.leave_own_cluster(contact, flags)
+        self._ask_to_join(contact, flags)
+        return True
+
+    # --- joining and moving
+
+    def connected(self, address: str) -> None:
+        """A dialled connection was greeted: whoever is to be asked there is asked at once."""
+        asking = self.joining or self._moving
+        if asking is not None and address == asking.target:
+            asking.asked = False
+            self._ask_deadline_ms = self._replica.now_ms
 
     def tick(self) -> None:
         """Ask, and ask again where no answer came."""
-        replica, joining = self._replica, self.joining
-        if joining is None or replica.now_ms < self._join_deadline_ms:
+        replica = self._replica
+        if replica.raft is not None:
+            self._follow_address()
+            self._invite()
+        asking = self.joining or self._moving
+        if asking is None or replica.now_ms < self._ask_deadline_ms:
             return
-        if joining.asked and joining.refused(""):
-            replica.peers_changed = True
-            replica.actions.say("join", "no answer: asking %s again", joining.target)
-        joining.asked = True
-        self._join_deadline_ms = replica.now_ms + _JOIN_PATIENCE_MS
-        replica.frames.append((joining.target, Kind.JOIN,
-                               requests.encode_join(replica.node_id, replica.address)))
+        if asking.asked:
+            if asking is self._moving:
+                asking.contact = self._next_contact(asking.contact)
+            if asking.refused(""):
+                replica.peers_changed = True
+                replica.actions.say("join", "no answer: asking %s", asking.target)
+        asking.asked = True
+        self._ask_deadline_ms = replica.now_ms + _JOIN_PATIENCE_MS
+        replica.frames.append((asking.target, Kind.JOIN,
+                               encode_join(replica.node_id, replica.address, asking.flags)))
+
+    def next_deadline_ms(self) -> int | None:
+        """When `tick` wants to be called, if there is anything to ask."""
+        if self.joining is not None:
+            return self._replica.now_ms + JOIN_RETRY_MS
+        return self._ask_deadline_ms if self._moving is not None else None
+
+    def _follow_address(self) -> None:
+        """A node that was started at a new address asks to be known there."""
+        replica = self._replica
+        member = replica.raft.membership.member(replica.node_id)
+        if member is None or member.address == replica.address:
+            self._moving = None
+        elif replica.leads:
+            if replica.raft.leads_ready and not replica.raft.membership.members_at(replica.address):
+                try:
+                    replica.raft.propose_membership(replica.raft.membership.with_member(
+                        Member(member.node_id, replica.address, member.voter, member.stays)))
+                except ChangeRefusedError as error:
+                    replica.actions.say("membership", "moving to %s waits: %s", replica.address,
+                                        error, level=DEBUG)
+        elif self._moving is None:
+            others = [m.address for m in replica.raft.membership.members
+                      if m.node_id != replica.node_id]
+            if others:
+                replica.actions.say("moved", "this node moved from %s to %s: asking %s to be "
+                                    "known there", member.address, replica.address, others[0],
+                                    level=WARNING)
+                self._moving = Joining(others[0])
+
+    def _next_contact(self, contact: str) -> str:
+        """Another member than the one that did not answer."""
+        replica = self._replica
+        others = [m.address for m in replica.raft.membership.members
+                  if m.node_id != replica.node_id]
+        return others[(others.index(contact) + 1) % len(others)] if contact in others else others[0]
+
+    def _invite(self) -> None:
+        """Ask those whom `members --set` named to come; leaders only."""
+        replica = self._replica
+        membership = replica.raft.membership
+        if not membership.target or not replica.leads or replica.now_ms < self._invite_deadline_ms:
+            return
+        self._invite_deadline_ms = replica.now_ms + _INVITE_EVERY_MS
+        for address in membership.target:
+            if membership.member_at(address) is None:
+                replica.frames.append((address, Kind.INVITE,
+                                       encode_invite(replica.cluster_id, replica.address)))
 
     def dialled_frame(self, address: str, kind: int, body: bytes) -> None:
         """A frame that came back on a connection that this node dialled, after the greeting.
         Raises MalformedError."""
         replica = self._replica
-        if self.joining is None or address != self.joining.target:
-            return
-        if kind == Kind.JOIN_REPLY:
-            cluster_id = requests.decode_join_reply(body)
+        asking = self.joining or self._moving
+        if kind == Kind.ERROR:
+            code, _, text = requests.decode_error(body)
+            self.refused(address, code, text)
+        if asking is None or address != asking.target:
+            if kind == Kind.ERROR:
+                replica.actions.say("connect", "%s says: %s: %s", address,
+                                    requests.describe_error(code), text, level=WARNING)
+        elif kind == Kind.JOIN_REPLY:
+            cluster_id = decode_join_reply(body)
+            if self.joining is None:
+                self._ask_deadline_ms = replica.now_ms + _JOIN_PATIENCE_MS  # the log follows
+                return
             replica.store.join(cluster_id)
-            replica.actions.say("join", "taken into cluster %s as node %016x",
+            replica.actions.say("joined", "taken into cluster %s as node %016x",
                                 cluster_id.hex()[:8], replica.node_id)
             self.joining = None
             replica.run([])
         elif kind == Kind.ERROR:
-            self._join_refused(address, *requests.decode_error(body))
+            self._ask_refused(asking, address, *requests.decode_error(body))
 
-    def _join_refused(self, address: str, code: int, leader: str, text: str) -> None:
+    def _ask_refused(self, asking: Joining, address: str, code: int, leader: str,
+                     text: str) -> None:
         replica = self._replica
-        if self.joining.refused(leader):
-            replica.actions.say("join", "%s names the leader: asking %s", address,
-                                self.joining.target)
+        if code != ErrorCode.NOT_LEADER:
+            leader = address        # which refuses it for now: back to the contact would go astray
+        if not leader and asking is self._moving:
+            asking.contact = self._next_contact(asking.contact)     # it may have been removed
+        if asking.refused(leader):
             replica.peers_changed = True
+        if leader not in ("", address):
+            replica.actions.say("join", "%s names the leader: asking %s", address, asking.target)
         else:
             replica.actions.say("join", "not taken in yet: %s: %s", requests.describe_error(code),
                                 text, level=DEBUG if code == ErrorCode.NOT_LEADER else WARNING)
-        self._join_deadline_ms = replica.now_ms + JOIN_RETRY_MS
+        self._ask_deadline_ms = replica.now_ms + JOIN_RETRY_MS
 
     # --- whom to dial
 
     def dial_targets(self) -> list[str]:
         """The addresses to which connections are to be held."""
         replica = self._replica
-        if replica.raft is not None:
-            addresses = [m.address for m in replica.raft.membership.members
-                         if m.node_id != replica.node_id]
-            leader = replica.leader_address
-            if leader and leader not in addresses and not replica.leads:
-                addresses.append(leader)    # no entry says where it is, only its greeting
-            return addresses
-        if self.joining is not None:
-            return [self.joining.target]
-        return [a for a in self.founders.addresses if a != replica.address]
+        if replica.raft is None:
+            if self.joining is not None:
+                return [self.joining.target]
+            return [a for a in self.founders.addresses if a != replica.address]
+        if self.removed:
+            return []       # and disturbs nobody
+        membership = replica.raft.membership
+        # A member is where it says, and else where it was.
+        addresses = {self.known.address_of(m.node_id) or m.address: None
+                     for m in membership.members if m.node_id != replica.node_id}
+        addresses |= {m.address: None for m in membership.members if m.node_id != replica.node_id}
+        if replica.leads:
+            addresses |= dict.fromkeys(membership.target)
+        else:
+            # No entry says yet where it is; and a contact is one more place to look.
+            addresses |= dict.fromkeys([replica.leader_address,
+                                        self._moving.target if self._moving else ""])
+        if not membership.members or self.silent_everywhere():
+            addresses[replica.start.join] = None
+        return [a for a in addresses if a and a != replica.address]
+
+    def silent_everywhere(self) -> bool:
+        """Whether no other member was ever heard by this process."""
+        return not any(self.known.address_of(m.node_id)
+                       for m in self._replica.raft.membership.members)

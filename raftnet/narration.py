@@ -2,8 +2,8 @@
 
 from raftnet.actions import DEBUG
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote, PreVoteReply, Vote,
-    VoteReply)
+    Append, AppendReply, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote, PreVoteReply,
+    TimeoutNow, Vote, VoteReply)
 
 
 def _name(replica, node_id: int) -> str:
@@ -39,6 +39,9 @@ def narrate_received(replica, sender: int, message: Message) -> None:
         say("vote received", "%s %s its %s (term %d)", _name(replica, sender),
             "grants" if message.granted else "refuses",
             "vote" if kind is VoteReply else "pre-vote", message.term)
+    elif kind is TimeoutNow:
+        say("take over", "%s asks this node to take over from it (term %d)",
+            _name(replica, sender), message.term)
 
 
 def narrate_sent(replica, outgoing: list[Outgoing]) -> None:
@@ -65,3 +68,6 @@ def narrate_sent(replica, outgoing: list[Outgoing]) -> None:
         elif kind is AppendReply:
             say("acknowledgement sent", "acknowledged up to entry %d", first.match_index,
                 level=DEBUG)
+        elif kind is TimeoutNow:
+            say("hand over", "%s asked to take over (term %d)", _name(replica, items[0].to),
+                first.term)

@@ -1,15 +1,14 @@
-"""What a client may ask beside commands: reads, the log, a node's status, to be taken in.
+"""What a client may ask beside commands: reads, the log, a node's status.
 
 Rules: READ and LOG are linearizable and the leader's alone, by a read round (ReadIndex, thesis 6.4)
 shared by all reads of a turn; with the local flag any node answers from its own applied state.
-STATUS is answered by any node. JOIN is the leader's, answered when its entry is committed.
+STATUS is answered by any node.
 """
 
 from raftnet import VERSION
-from raftnet.errors import ChangeRefusedError, ErrorCode, MalformedError
-from raftnet.raft.membership import MEMBERS_MAX, Member
+from raftnet.errors import ErrorCode, MalformedError
+from raftnet.raft.membership import Member
 from raftnet.wire import requests
-from raftnet.wire.address import parse_address
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
 
@@ -27,12 +26,11 @@ class Reads:
         self._asked: dict[int, tuple] = {}
         self._confirmed: list[tuple[int, tuple]] = []   # (index, question), until it is applied
         self.cut_short = False          # a turn's bytes were used up: the next one goes on
-        self._joins: dict[int, list[tuple]] = {}        # by entry index: (client, request id)
 
     def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
         """A frame of a client that is not a REQUEST."""
-        handler = {Kind.READ: self._read, Kind.LOG: self._log, Kind.STATUS: self._status,
-                   Kind.JOIN: self._join}.get(kind)
+        handler = {Kind.READ: self._read, Kind.LOG: self._log,
+                   Kind.STATUS: self._status}.get(kind)
         if handler is None:
             self._replica.refuse(client, request_id, ErrorCode.UNKNOWN_KIND,
                                  f"no request of a client has kind {kind}")
@@ -157,81 +155,19 @@ class Reads:
                           replica.role_name, raft.current_term, log.commit_index,
                           machine.applied_index, log.last_index, log.base_index, log.stable_index,
                           machine.digest, membership.founded, membership.quorum_rule,
-                          replica.address, replica.leader_address, VERSION, members)
+                          replica.address, replica.leader_address, VERSION, members,
+                          log.membership_index, membership.state_version, list(membership.target))
 
     def _member_status(self, member: Member) -> MemberStatus:
-        raft = self._replica.raft
-        node_id, log = member.node_id, raft.log
+        replica = self._replica
+        raft, log, node_id = replica.raft, replica.raft.log, member.node_id
         if node_id == raft.node_id:
-            return MemberStatus(node_id, member.address, member.voter, True, log.stable_index, 0)
+            return MemberStatus(node_id, member.address, member.voter, True, log.stable_index, 0,
+                                member.stays)
         progress = raft.progress.get(node_id)
-        if progress is not None:
-            silent = raft.now_ms - progress.heard_ms
-            return MemberStatus(node_id, member.address, member.voter,
-                                silent < raft.election_timeout_ms, progress.match_index,
-                                min(silent, UNKNOWN_AGE - 1))
-        if node_id == raft.leader_id:
-            silent = raft.now_ms - raft.leader_contact_ms
-            return MemberStatus(node_id, member.address, member.voter,
-                                silent < raft.election_timeout_ms, 0,
-                                min(silent, UNKNOWN_AGE - 1))
-        return MemberStatus(node_id, member.address, member.voter, False)
-
-    # --- joining
-
-    def _join(self, client, request_id: int, body: bytes) -> None:
-        node_id, address = requests.decode_join(body)
-        parse_address(address)          # MalformedError where it is none
-        replica = self._replica
-        refusal = replica.why_not_serving()
-        if refusal is not None:
-            replica.refuse(client, request_id, *refusal)
-            return
-        membership = replica.raft.membership
-        known, holder = membership.member(node_id), membership.member_at(address)
-        if holder is not None and holder.node_id != node_id:
-            replica.refuse(client, request_id, ErrorCode.ADDRESS_TAKEN,
-                           f"{address} belongs to node {holder.node_id:016x}: start it with its "
-                           "own data directory, or join under another address")
-        elif known is not None and known.address != address:
-            replica.refuse(client, request_id, ErrorCode.ADDRESS_TAKEN,
-                           f"this data directory belongs to {known.address}: start it there")
-        elif known is not None:
-            self._joins.setdefault(replica.raft.log.membership_index, []).append(
-                (client, request_id))
-            self.membership_committed(replica.raft.log.commit_index)
-        else:
-            self._take_in(client, request_id, Member(node_id, address, False))
-
-    def _take_in(self, client, request_id: int, member: Member) -> None:
-        replica = self._replica
-        if len(replica.raft.membership.members) >= MEMBERS_MAX:
-            replica.refuse(client, request_id, ErrorCode.TOO_LARGE,
-                           f"a cluster has at most {MEMBERS_MAX} members")
-            return
-        try:
-            index, _ = replica.raft.propose_membership(
-                replica.raft.membership.with_member(member))
-        except ChangeRefusedError as error:
-            replica.refuse(client, request_id, error.code, str(error))
-        else:
-            replica.actions.say("membership", "%s (node %016x) asks to be taken in: a learner from "
-                                "index %d on", member.address, member.node_id, index)
-            self._joins.setdefault(index, []).append((client, request_id))
-
-    def membership_committed(self, index: int) -> None:
-        """Memberships up to `index` are committed: whoever waited for one is in."""
-        replica = self._replica
-        for at in [at for at in self._joins if at <= index]:
-            for client, request_id in self._joins.pop(at):
-                replica.gateway.answers.append(
-                    (client, request_id, Kind.JOIN_REPLY,
-                     requests.encode_join_reply(replica.cluster_id)))
-
-    def leadership_lost(self) -> None:
-        """Whoever waits to be taken in must ask again."""
-        for waiting in self._joins.values():
-            for client, request_id in waiting:
-                self._replica.refuse(client, request_id, ErrorCode.NOT_LEADER,
-                                     "this node leads no more")
-        self._joins.clear()
+        silent = replica.greetings.known.silent_ms(node_id, replica.now_ms)
+        return MemberStatus(node_id, member.address, member.voter,
+                            silent is not None and silent < raft.election_timeout_ms,
+                            progress.match_index if progress is not None else 0,
+                            UNKNOWN_AGE if silent is None else min(silent, UNKNOWN_AGE - 1),
+                            member.stays)

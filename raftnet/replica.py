@@ -7,7 +7,8 @@ Turn holds), disk (the Store's Disk, and who calls Store.perform).
 
 Phases: FOUNDING and JOINING (greetings.py) until the directory has an identity, then RUNNING.
 Replica writes the replicated time into each batch; the rules of that are in replicatedtime.py.
-What answers a client is in gateway.py (requests) and reads.py (reads, log, status, joining).
+What answers a client is in gateway.py (requests), reads.py (reads, log, status) and admission.py
+(who belongs to the cluster).
 """
 
 from collections import deque
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from raftnet.actions import ActionLog
+from raftnet.admission import Admission
 from raftnet.config import Config
 from raftnet.errors import ErrorCode
 from raftnet.gateway import Answer, Gateway
@@ -31,7 +33,7 @@ from raftnet.raft.types import Append, Message, Outgoing, Ready, Role
 from raftnet.reads import Reads
 from raftnet.replicatedtime import ReplicatedTime
 from raftnet.storage.store import Job, Store
-from raftnet.wire.commands import encode_batch
+from raftnet.wire.commands import STATE_VERSION, encode_batch
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 from raftnet.wire.requests import Hello
 
@@ -55,13 +57,15 @@ class Start:
     founders: list[str] = field(default_factory=list)
     join: str = ""
     quorum_rule: int = QuorumRule.MAJORITY
+    join_flags: int = 0     # of wire.joining
 
 
 @dataclass(slots=True)
 class Turn:
     """Everything a turn wants done, in this order."""
 
-    messages: list[tuple[str, Message]] = field(default_factory=list)   # to the peer at an address
+    # (address, node id, message): for the process of that node there, and for no other
+    messages: list[tuple[str, int, Message]] = field(default_factory=list)
     frames: list[tuple[str, int, bytes]] = field(default_factory=list)  # (address, kind, body)
     jobs: list[Job] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
@@ -89,9 +93,12 @@ class Replica:
         self._jobs_before = 0           # disk jobs of a provisional cluster that was dropped
         self.frames: list[tuple[str, int, bytes]] = []  # (address, kind, body) to be sent
         self.peers_changed = True       # dial_targets may differ from before
+        self.state_version_max = STATE_VERSION  # the highest replicated version known here
+        self.stop_reason = ""           # why this process must end at once, with this line
         self.machine = Machine(config.machine, config.wire)
         self.gateway = Gateway(config.gateway, config.wire, self.machine)
         self.reads = Reads(self)
+        self.admission = Admission(self)
         self._founded = False           # a membership that says so is committed
         self._led_term = 0              # > 0: this node leads in that term, and the gateway is open
         self._seen: tuple = ()          # role, term and leader as last told
@@ -109,6 +116,7 @@ class Replica:
         self.time = ReplicatedTime(log)
         self.time.follow(self.now_ms, self.machine.time_ms)
         self.peers_changed = True
+        self._check_state_version()
         self._tell_state()
 
     # --- who this node is
@@ -135,22 +143,35 @@ class Replica:
         """The leader's address as far as this node knows, or ""."""
         if self.raft is None or not self.raft.leader_id:
             return ""
-        return self._address_of(self.raft.leader_id)
+        return self.address_of(self.raft.leader_id)
 
-    def _address_of(self, node_id: int) -> str:
-        """Where that node is; "" where that is unknown. A node that was just taken in may be
-        sent old entries for long by a leader whose own entry is not among them yet."""
+    def address_of(self, node_id: int) -> str:
+        """Where that node is; "" where that is unknown. Its own greeting says it best: it may have
+        moved, and a node that was just taken in may be sent old entries for long by a leader whose
+        own entry is not among them yet."""
+        met = self.greetings.known.address_of(node_id)
+        if met:
+            return met
         member = self.raft.membership.member(node_id)
-        return member.address if member is not None else self.greetings.address_met(node_id)
+        return member.address if member is not None else ""
 
     @property
     def role_name(self) -> str:
         """One of wire.requests.ROLES."""
         if self.raft is None:
             return self.phase.value
+        if self.is_removed:
+            return "removed"
         if self.raft.role is Role.FOLLOWER and not self.raft.membership.is_voter(self.node_id):
             return "learner"
         return self.raft.role.value
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether this node was removed from its cluster, as its log or a member says."""
+        log = self.raft.log
+        return self.greetings.removed or (self.node_id in log.membership.removed
+                                          and log.membership_index <= log.commit_index)
 
     def state_words(self) -> str:
         """For the action log: role and term."""
@@ -160,7 +181,7 @@ class Replica:
     def peer_connected(self, address: str, hello: Hello, rtt_ms: int) -> None:
         """A connection that this node dialled is greeted and accepted."""
         self.actions.say("connect", "connected to %s, round trip %d ms", address, rtt_ms)
-        self.greetings.connected()
+        self.greetings.connected(address)
         if self.raft is not None:
             self.raft.observe_rtt(hello.node_id, rtt_ms)
             self.raft.peer_connected(hello.node_id)
@@ -169,12 +190,10 @@ class Replica:
         """The connections with the peer at that address ended, and a redial was refused."""
         if self.raft is None:
             return
-        member = self.raft.membership.member_at(address)
-        if member is not None:
-            if member.node_id == self.raft.leader_id:
-                self.actions.say("leader", "the leader %s is gone: its connection ended and a new "
-                                 "one is refused", address)
-            self.raft.leader_gone(member.node_id)
+        if self.raft.leader_id and address == self.leader_address:
+            self.actions.say("leader", "the leader %s is gone: its connection ended and a new one "
+                             "is refused", address)
+            self.raft.leader_gone(self.raft.leader_id)
 
     # --- frames in
 
@@ -182,6 +201,7 @@ class Replica:
         """A message of a node that has greeted with our cluster id. Raises MalformedError."""
         assert kind >= PEER_KINDS_FROM
         message = decode_message(kind, body)
+        self.greetings.known.heard(node_id, self.now_ms)
         if self.raft is not None:
             narrate_received(self, node_id, message)
             self.raft.step(node_id, message)
@@ -196,6 +216,8 @@ class Replica:
                 self.refuse(client, request_id, *refusal)
             else:
                 self._request(client, request_id, body)
+        elif kind in (Kind.JOIN, Kind.INVITE, Kind.CHANGE):
+            self.admission.frame(client, request_id, kind, body)
         else:
             self.reads.frame(client, request_id, kind, body)
 
@@ -223,6 +245,8 @@ class Replica:
             return ErrorCode.NOT_LEADER, f"this node asks {joining.target} to be taken in"
         if raft.role is not Role.LEADER:
             leader = self.leader_address
+            if self.is_removed:
+                return ErrorCode.NOT_LEADER, "this node was removed from the cluster"
             return (ErrorCode.NOT_LEADER,
                     f"the leader is {leader}" if leader else "no leader is known at the moment")
         if not raft.leads_ready or self.machine.applied_index < raft.term_start_index:
@@ -255,14 +279,15 @@ class Replica:
         if self.reads.cut_short:
             return self.now_ms
         if self.raft is None:
-            return self.now_ms + JOIN_RETRY_MS
+            return self.greetings.next_deadline_ms() or self.now_ms + JOIN_RETRY_MS
         # The core's clock began when it did.
         deadline = self.raft.next_deadline_ms() - self.raft.now_ms + self.now_ms
         machine = self._machine_deadline_ms()
         if machine is not None:
             deadline = min(deadline, machine)
-        if self._orphans_deadline_ms is not None:
-            deadline = min(deadline, self._orphans_deadline_ms)
+        for other in (self._orphans_deadline_ms, self.greetings.next_deadline_ms()):
+            if other is not None:
+                deadline = min(deadline, other)
         return deadline
 
     def _machine_deadline_ms(self) -> int | None:
@@ -293,12 +318,21 @@ class Replica:
         """Whether no disk work is under way, and no promise waits for one."""
         return not self._after_sync and self.raft.disk_idle
 
-    def drop_provisional(self) -> None:
-        """Forget a cluster whose founding was never completed; the greetings found another."""
+    def drop_cluster(self) -> None:
+        """Forget a cluster in which this node promised nothing to anybody: its founding was never
+        completed, or it was alone and no client used it. The greetings find another."""
+        assert self.is_quiet
         self.store.forget()
         self._jobs_before += self.raft.jobs_made
+        if self._led_term:
+            self._lose_leadership()
         self.raft = self.time = None
+        self._seen = ()
+        self._founded = False
         self._outgoing.clear()
+        self.greetings.known.forget()
+        self.machine = Machine(self.config.machine, self.config.wire)
+        self.gateway.begin_anew(self.machine)
         self.peers_changed = True
 
     def job_done(self, job: int) -> None:
@@ -316,12 +350,15 @@ class Replica:
         self.frames = []
         if self.raft is not None:
             self._tell_state()
+            if self._led_term:
+                self._raise_state_version()
             self._propose()
             while (ready := self.raft.ready()) is not None:
                 self._take(ready, turn)
                 self._tell_state()
             self._address_messages(turn)
             self.reads.answer()
+            self.admission.tick()
         turn.answers, self.gateway.answers = self.gateway.answers, []
         turn.peers_changed, self.peers_changed = self.peers_changed, False
         return turn
@@ -329,7 +366,7 @@ class Replica:
     def _propose(self) -> None:
         raft, gateway = self.raft, self.gateway
         self.time.follow(self.now_ms, self.machine.time_ms)
-        if not self._led_term:
+        if not self._led_term or raft.transferring:
             return
         while (gateway.wants_batch(raft.disk_idle)
                and raft.uncommitted_bytes <= self.config.raft.uncommitted_bytes_max):
@@ -363,12 +400,33 @@ class Replica:
         replies = self.gateway.applied(entry.index, entry.term, applied)
         if entry.kind == EntryKind.MEMBERSHIP:
             self._founded = self._founded or decode_membership(entry.payload).founded
-            self.reads.membership_committed(entry.index)
+            self.admission.membership_committed(entry.index)
+            self.peers_changed = True
         self.actions.say("apply", "commit and apply entry %d (%s, %d bytes), %d replies",
                          entry.index, EntryKind(entry.kind).name.lower(), len(entry.data), replies)
 
+    def _raise_state_version(self) -> None:
+        """Leaders: once every member knows a newer version of the replicated state, it begins
+        (protocol.md, Compatibility rules)."""
+        raft, known = self.raft, self.greetings.known
+        version = raft.membership.state_version + 1
+        if (version > self.state_version_max or not raft.leads_ready or raft.transferring
+                or raft.log.membership_index > raft.log.commit_index
+                or any(known.state_version(m.node_id) < version
+                       for m in raft.membership.members if m.node_id != self.node_id)):
+            return
+        raft.propose_membership(raft.membership.with_state_version(version))
+
+    def _check_state_version(self) -> None:
+        version = self.raft.membership.state_version
+        if version > self.state_version_max:
+            self.stop_reason = (f"the cluster's state has version {version}, and this program "
+                                f"knows {self.state_version_max}: start a newer raftnet on this "
+                                "directory")
+
     def _membership_appended(self) -> None:
         self.peers_changed = True
+        self._check_state_version()
         membership = self.raft.membership
         words = [f"{m.address}{'' if m.voter else ' (learner)'}" for m in membership.members]
         self.actions.say("membership", "members at index %d: %s; quorum %d%s",
@@ -377,11 +435,9 @@ class Replica:
 
     def _address_messages(self, turn: Turn) -> None:
         """Give the messages their addresses, and the old entries that only the file has."""
-        membership = self.raft.membership
-        addresses = {member.node_id: member.address for member in membership.members}
         for to, message in self._outgoing:
-            address = addresses.get(to) or self.greetings.address_met(to)
-            if address is None:
+            address = self.address_of(to)
+            if not address:
                 continue        # a removed member that has not greeted
             if type(message) is Append and message.from_file:
                 message.entries = self.store.read_entries(
@@ -389,12 +445,18 @@ class Replica:
                     self.raft.log.stable_index)
                 if not message.entries:
                     continue
-            turn.messages.append((address, message))
+            turn.messages.append((address, to, message))
         if self._outgoing:
             narrate_sent(self, self._outgoing)
         self._outgoing = []
 
     # --- leadership
+
+    def _lose_leadership(self) -> None:
+        self._led_term = 0
+        self._orphans_deadline_ms = None
+        self.gateway.close(self.leader_address)
+        self.admission.leadership_lost()
 
     def _tell_state(self) -> None:
         """Notice and log changes of role, term and leader; open and close the gateway."""
@@ -407,10 +469,7 @@ class Replica:
             self.peers_changed = True      # no entry says where it is, only its greeting
         if self._led_term and (raft.role is not Role.LEADER or raft.current_term
                                != self._led_term):
-            self._led_term = 0
-            self._orphans_deadline_ms = None
-            self.gateway.close(self.leader_address)
-            self.reads.leadership_lost()
+            self._lose_leadership()
         if raft.role is Role.LEADER and not self._led_term:
             self._led_term = raft.current_term
             self._orphans_deadline_ms = self.now_ms + self.config.gateway.orphan_wait_ms
@@ -421,5 +480,6 @@ class Replica:
                     else "standing for election")
         else:
             text = f"following {self.leader_address or 'nobody yet'}"
+        self.admission.leader_changed()
         # Each role is a kind of its own: an election's many steps must not hide its outcome.
         self.actions.say(f"role {raft.role.value}", "%s", text)

@@ -16,7 +16,7 @@ import time
 
 from raftnet.actions import ERROR, WARNING, ActionLog
 from raftnet.config import Config
-from raftnet.errors import ErrorCode, MalformedError, RaftnetError, StorageError
+from raftnet.errors import ChangeRefusedError, ErrorCode, MalformedError, RaftnetError, StorageError
 from raftnet.gateway import ERROR_TEXT_MAX
 from raftnet.net.connection import Connection
 from raftnet.net.loop import READ, Loop
@@ -35,6 +35,9 @@ _DRAIN_MS_MAX = 100
 _DESCRIPTORS_MAX = 8_192        # as many as the system's default lets every program have
 _OWN_DESCRIPTORS = 64           # files, listener, connections to peers
 _STOP_WAIT_S = 10.0
+# A connection of a node whose machine went down without a word ends by itself: until then a second
+# process of that node is taken for an impostor. (option, value) where the system has it.
+_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5))
 
 
 class Server:
@@ -52,6 +55,7 @@ class Server:
         self._peer_of: dict[int, Connection] = {}   # accepted connections of peers, by node id
         self._began = time.monotonic()
         self._stopping = False
+        self._hand_over_deadline_ms: int | None = None
         self._listener = _listen(bind or start.address, config.net.listen_backlog)
         self._loop.watch(self._listener, READ, self._accept)
         self._connections_max = min(config.net.connections_max, _descriptors() - _OWN_DESCRIPTORS)
@@ -69,7 +73,8 @@ class Server:
     # --- running
 
     def run(self) -> None:
-        """Serve until `stop` or a signal. Raises StorageError when the disk fails."""
+        """Serve until `stop` or a signal; a leader hands over first. Raises StorageError when the
+        disk fails, RaftnetError when this node must not go on."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         # No cycles are built per operation; a full collection would stall the loop (design).
         gc.collect()
@@ -77,7 +82,7 @@ class Server:
         gc.disable()
         timeout_s = 0.0
         last_ms = self.now_ms()
-        while not self._stopping:
+        while not (self._stopping and self._has_handed_over()):
             self._loop.wait(timeout_s)
             if self.now_ms() - last_ms > timeout_s * 1000 + _LATE_MS:
                 self._drain()
@@ -127,6 +132,27 @@ class Server:
         self.actions.say("stop", "stopped; everything is synced" if done
                          else "stopped without waiting for the disk any longer")
 
+    def _has_handed_over(self) -> bool:
+        """Before a stop: whether nobody relies on this node as the leader any more. Another voter
+        that is there and as good as equal takes over; it has an election timeout for that."""
+        replica = self.replica
+        if not replica.leads:
+            return True
+        if self._hand_over_deadline_ms is None:
+            successor = replica.raft.best_successor()
+            if not successor:
+                return True
+            self.actions.say("transfer", "stopping: handing the leadership over to %s",
+                             replica.address_of(successor))
+            self._hand_over_deadline_ms = self.now_ms() + replica.raft.election_timeout_ms
+            try:
+                replica.raft.transfer(successor)
+            except ChangeRefusedError:
+                pass        # an operator's is under way: that one serves as well
+        # One that has gone meanwhile stops too: the others elect as soon as this node has gone.
+        gone = replica.raft.transfer_to not in self._peer_of
+        return gone or self.now_ms() >= self._hand_over_deadline_ms
+
     def _drain(self) -> None:
         """This node was stopped or held up: hear what came meanwhile before any deadline counts."""
         self.actions.say("late", "held up: reading what came meanwhile", level=WARNING)
@@ -138,7 +164,8 @@ class Server:
     def _timeout_s(self) -> float:
         now = self.now_ms()
         deadline = min(self.replica.next_deadline_ms(), self._peers.next_deadline_ms(now),
-                       *self._half_closed.values())
+                       *self._half_closed.values(),
+                       *([self._hand_over_deadline_ms] if self._hand_over_deadline_ms else []))
         # One more millisecond: the clock is cut to whole ones.
         return max(0, deadline - now + 1) / 1000 if deadline > now else 0.0
 
@@ -149,6 +176,8 @@ class Server:
         self._hear_disk()
         replica.advance_clock(self.now_ms())
         self._do(replica.turn())
+        if replica.stop_reason:
+            raise RaftnetError(replica.stop_reason)
         self._peers.tick(self.now_ms())
         if self._half_closed:
             self._close_overdue()
@@ -158,8 +187,9 @@ class Server:
     def _do(self, turn: Turn) -> None:
         if turn.peers_changed:
             self._peers.set_targets(self.replica.greetings.dial_targets())
-        for address, message in turn.messages:
-            self._peers.send_message(address, message)
+            self._greet_again()
+        for address, node_id, message in turn.messages:
+            self._peers.send_message(address, node_id, message)
         for address, kind, body in turn.frames:
             self._peers.send_frame(address, kind, body)
         if turn.messages:
@@ -278,7 +308,7 @@ class Server:
             return
         if hello.role == requests.ROLE_PEER:
             parse_address(hello.address)        # MalformedError where it is none
-            refusal = replica.greetings.greeted(hello)
+            refusal = self._why_second(hello) or replica.greetings.greeted(hello)
             if refusal is not None:
                 self._refuse(connection, request_id, *refusal)
                 return
@@ -289,10 +319,33 @@ class Server:
         connection.send(Kind.HELLO_REPLY, request_id,
                         requests.encode_hello(replica.greetings.hello()))
 
+    def _why_second(self, hello: requests.Hello) -> tuple[ErrorCode, str] | None:
+        """How to refuse another process of a node while one is connected, which must not suffer
+        from it; None: it is the only one."""
+        living = self._peer_of.get(hello.node_id)
+        if (living is None or living.greeting.process == hello.process
+                or hello.cluster_id != self.replica.cluster_id):
+            return None
+        return self.replica.greetings.why_unwelcome(hello) or (
+            ErrorCode.ADDRESS_TAKEN, f"another process of node {hello.node_id:016x} is connected "
+            f"here, as {living.greeting.address}: stop one of the two, and never run a copy of a "
+            "data directory")
+
+    def _greet_again(self) -> None:
+        """The members have changed: who belongs no more is told so."""
+        for connection in list(self._peer_of.values()):
+            refusal = self.replica.greetings.why_unwelcome(connection.greeting)
+            if refusal is not None:
+                self._refuse(connection, 0, *refusal)
+
     def _identify(self, connection: Connection, hello: requests.Hello) -> None:
         """A peer of our cluster; a newer connection of it replaces an older one."""
         older = self._peer_of.get(hello.node_id)
         connection.identity = hello.node_id
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._peer_of[hello.node_id] = connection
         if older is not None and older is not connection:
             older.close("replaced by a newer connection of the same node")
@@ -303,11 +356,6 @@ class Server:
 
     def _dialled_frames(self, peer: Peer, connection: Connection, frames: list) -> None:
         for kind, _, body in frames:
-            if kind == Kind.ERROR and self.replica.greetings.joining is None:
-                code, _, text = requests.decode_error(body)
-                self.actions.say("connect", "%s says: %s: %s", peer.address,
-                                 requests.describe_error(code), text, level=WARNING)
-                continue
             try:
                 self.replica.greetings.dialled_frame(peer.address, kind, body)
             except MalformedError as error:

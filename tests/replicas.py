@@ -110,7 +110,9 @@ class Nodes:
         """`sender` dials `receiver`: greeting and answer."""
         a, b = self.nodes[sender], self.nodes[receiver]
         hello = a.replica.greetings.hello()
-        if b.replica.greetings.greeted(hello) is not None:
+        refusal = b.replica.greetings.greeted(hello)
+        if refusal is not None:
+            a.replica.greetings.refused(receiver, *refusal)
             return
         answer = b.replica.greetings.hello()
         if a.replica.greetings.greeted(answer, receiver) is not None:
@@ -123,12 +125,22 @@ class Nodes:
             a.replica.peer_connected(receiver, answer, 1)
         a.up[receiver] = ready and known
 
+    def greet_again(self, sender: str, receiver: str) -> None:
+        """On a connection that is up: who belongs no more is told so."""
+        a, b = self.nodes[sender].replica, self.nodes[receiver].replica
+        refusal = b.greetings.why_unwelcome(a.greetings.hello())
+        if refusal is not None:
+            a.greetings.refused(receiver, *refusal)
+            del self.nodes[sender].up[receiver]
+
     def connect(self) -> None:
         """Every node holds connections to where it wants to."""
         for node in self.alive():
             address = node.begin.address
             targets = node.replica.greetings.dial_targets()
             node.up = {target: up for target, up in node.up.items() if target in targets}
+            for target in [target for target, up in node.up.items() if up]:
+                self.greet_again(address, target)
             for target in targets:
                 if not node.up.get(target) and self.reaches(address, target) and (
                         self.reaches(target, address)):
@@ -147,11 +159,12 @@ class Nodes:
         """One turn; what it sends arrives at once."""
         sender = node.begin.address
         turn = node.replica.turn()
-        for address, message in turn.messages:
+        for address, node_id, message in turn.messages:
             kind, body = encode_message(message)
             if kind == Kind.APPEND:
                 self.loaded.append(len(message.entries))
-            if node.up.get(address) and self.reaches(sender, address):
+            if node.up.get(address) and self.reaches(sender, address) and (
+                    self.nodes[address].replica.node_id == node_id):
                 self.nodes[address].replica.peer_frame(node.replica.node_id, kind, body)
         for address, kind, body in turn.frames:
             if address in node.up and self.reaches(sender, address):

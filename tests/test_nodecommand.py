@@ -188,6 +188,11 @@ class TestOtherCluster(NodeCase):
     """A node with the files of one cluster at the address of another's member."""
 
     def test_it_is_refused_on_both_sides_and_both_go_on(self):
+        alone = self.node(self.other, "--data", self.path("three"), address=self.other,
+                          name="before.log")
+        with Client([self.other], timeout_s=LIMIT_S) as client:
+            client.queue().enqueue("data of its own")
+        alone.kill()
         founders = ["--cluster", f"{self.address},{self.other}"]
         pair = [NodeProcess(address, [address, *founders, "--data", self.path(name)],
                             self.path(name + ".log"))

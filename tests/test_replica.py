@@ -9,7 +9,7 @@ from raftnet.raft.entry import decode_entries
 from raftnet.raft.membership import QuorumRule
 from raftnet.raft.types import Role
 from raftnet.replica import NO_CLUSTER, Phase
-from raftnet.wire import commands, requests
+from raftnet.wire import commands, joining, requests
 from raftnet.wire.frames import Kind
 from tests.replicas import Nodes, ReplicaCase
 
@@ -205,7 +205,7 @@ class TestJoining(ReplicaCase):
         a = nodes.add(A)
         nodes.run_until(nodes.settled)
         for node_id, address in ((77, A), (a.replica.node_id, B)):
-            self.assert_error(nodes.answer_to(a, Kind.JOIN, requests.encode_join(
+            self.assert_error(nodes.answer_to(a, Kind.JOIN, joining.encode_join(
                 node_id, address)), ErrorCode.ADDRESS_TAKEN)
 
     def test_no_address(self):
@@ -213,7 +213,7 @@ class TestJoining(ReplicaCase):
         a = nodes.add(A)
         nodes.run_until(nodes.settled)
         for address in ("x", "127.0.0.1:0", "a" * 60_000 + ":1", "127.0.0.1:5001\n:3"):
-            self.assert_error(nodes.answer_to(a, Kind.JOIN, requests.encode_join(77, address)),
+            self.assert_error(nodes.answer_to(a, Kind.JOIN, joining.encode_join(77, address)),
                               ErrorCode.BAD_REQUEST)
         self.assertEqual(len(a.replica.raft.membership.members), 1)
 
@@ -222,7 +222,7 @@ class TestJoining(ReplicaCase):
         a = nodes.add(A)
         nodes.run_until(nodes.settled)
         for _ in range(2):
-            kind, body = nodes.answer_to(a, Kind.JOIN, requests.encode_join(77, B))
+            kind, body = nodes.answer_to(a, Kind.JOIN, joining.encode_join(77, B))
             self.assertEqual((kind, body), (Kind.JOIN_REPLY, a.replica.cluster_id))
         self.assertEqual(len(a.replica.raft.membership.members), 2)
 

@@ -229,7 +229,8 @@ class TestHostileClients(ServerCase):
     def test_a_newer_connection_of_a_node_replaces_the_older(self):
         leader = self.cluster.leader()
         status = leader.status()
-        hello = requests.Hello(requests.ROLE_PEER, status.cluster_id, 99, 1, 0, "127.0.0.1:9")
+        hello = requests.Hello(requests.ROLE_PEER, status.cluster_id, 99, 1, 0, "127.0.0.1:9",
+                               state_version=1)
         greeting = encode_frame(Kind.HELLO, 1, requests.encode_hello(hello))
         with connect(leader.address) as older, connect(leader.address) as newer:
             for sock in (older, newer):

@@ -15,12 +15,13 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from raftnet.client import actions, operations
+from raftnet.client import actions, memberactions, operations
 from raftnet.client.commandline import add_commands
 from raftnet.client.lineinput import read_lines
 from raftnet.errors import RaftnetError
 from raftnet.wire import commands, requests
 from raftnet.wire.frames import Kind, encode_frame
+from raftnet.wire.joining import CHANGE_REMOVE, CHANGE_SET, CHANGE_TRANSFER, encode_change
 
 REFUSED, WRONG_ARGUMENTS, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 QUEUES_LIMIT = 1_000
@@ -106,6 +107,20 @@ def _status(words: argparse.Namespace) -> tuple[int, bytes]:
     return Kind.STATUS, b""
 
 
+def _members(words: argparse.Namespace) -> tuple[int, bytes]:
+    if words.set is None:
+        return _status(words)           # a node's status names the members
+    return Kind.CHANGE, encode_change(CHANGE_SET, words.set)
+
+
+def _remove(words: argparse.Namespace) -> tuple[int, bytes]:
+    return Kind.CHANGE, encode_change(CHANGE_REMOVE, [words.member])
+
+
+def _transfer(words: argparse.Namespace) -> tuple[int, bytes]:
+    return Kind.CHANGE, encode_change(CHANGE_TRANSFER, [words.address])
+
+
 def _hello(words: argparse.Namespace) -> tuple[int, bytes]:
     return Kind.HELLO, requests.encode_hello(requests.Hello(requests.ROLE_CLIENT))
 
@@ -118,8 +133,10 @@ _ENCODERS = {
     actions.queues: _queues,
     actions.execute: _execute,
     actions.log: _log,
-    actions.status: _status,
-    actions.members: _status,       # a node's status names the members
+    memberactions.status: _status,
+    memberactions.members: _members,
+    memberactions.remove: _remove,
+    memberactions.transfer: _transfer,
     _hello: _hello,
 }
 

@@ -12,7 +12,7 @@ from raftnet.net.messages import decode_message
 from raftnet.raft.describe import describe_entries
 from raftnet.raft.entry import Entry, decode_entries
 from raftnet.raft.membership import QUORUM_RULE_NAMES
-from raftnet.wire import commands, requests
+from raftnet.wire import commands, joining, requests
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.describe import (describe_bytes, describe_command, describe_result,
                                    describe_status)
@@ -97,8 +97,10 @@ def _hello(body: bytes) -> str:
     versions = f"versions {hello.version_min} to {hello.version_max}"
     if hello.role == requests.ROLE_CLIENT:
         return f"client {versions}"
-    return (f"node {hello.node_id:016x} at {hello.address} start {hello.boot} "
-            f"cluster {_cluster(hello.cluster_id)} {versions}"
+    return (f"node {hello.node_id:016x} at {hello.address} start {hello.boot} process "
+            f"{hello.process:016x} began in term {hello.start_term} at {hello.start_index}/"
+            f"{hello.start_log_term} "
+            f"cluster {_cluster(hello.cluster_id)} {versions} state version {hello.state_version}"
             + (f" founders {hello.founders_checksum:08x}" if hello.founders_checksum else ""))
 
 
@@ -205,19 +207,49 @@ def _status_reply(body: bytes) -> str:
             f" digest {status.digest:08x} {'founded' if status.founded else 'not founded'}"
             f" quorum {rule} node {status.node_id:016x} start {status.boot}"
             f" cluster {_cluster(status.cluster_id)} version {status.version}"
-            f" members [{'; '.join(members)}]")
+            f" state version {status.state_version} membership at {status.membership_index}"
+            f" members [{'; '.join(members)}]"
+            + (f" target {', '.join(status.target)}" if status.target else ""))
 
 
 def _member(member: requests.MemberStatus) -> str:
     silent = "unknown" if member.silent_ms == UNKNOWN_AGE else f"{member.silent_ms} ms"
-    return (f"{member.address} node {member.node_id:016x} {'voter' if member.voter else 'learner'}"
+    kind = "voter" if member.voter else "learner that stays" if member.stays else "learner"
+    return (f"{member.address} node {member.node_id:016x} {kind}"
             f" {'reachable' if member.reachable else 'unreachable'} match {member.match_index}"
             f" silent {silent}")
 
 
+# --- who belongs to the cluster
+
+
 def _join(body: bytes) -> str:
-    node_id, address = requests.decode_join(body)
-    return f"node {node_id:016x} at {address}"
+    node_id, address, flags = joining.decode_join(body)
+    return (f"node {node_id:016x} at {address}" + _stays(flags)
+            + (" returning" if flags & joining.JOIN_RETURNING else ""))
+
+
+def _stays(flags: int) -> str:
+    return " as a learner that stays" if flags & joining.JOIN_STAYS else ""
+
+
+def _invite(body: bytes) -> str:
+    cluster_id, contact, flags = joining.decode_invite(body)
+    return f"into cluster {_cluster(cluster_id)} by {contact}{_stays(flags)}"
+
+
+def _change(body: bytes) -> str:
+    operation, addresses = joining.decode_change(body)
+    return f"{_CHANGES[operation]} {' '.join(addresses)}"
+
+
+_CHANGES = {joining.CHANGE_REMOVE: "remove", joining.CHANGE_TRANSFER: "transfer to",
+            joining.CHANGE_SET: "set members to"}
+
+
+def _change_reply(body: bytes) -> str:
+    index, text = joining.decode_change_reply(body)
+    return f"at {index} {describe_bytes(text.encode())}"
 
 
 _BODIES = {
@@ -232,7 +264,11 @@ _BODIES = {
     Kind.STATUS: _status,
     Kind.STATUS_REPLY: _status_reply,
     Kind.JOIN: _join,
-    Kind.JOIN_REPLY: lambda body: f"cluster {requests.decode_join_reply(body).hex()}",
+    Kind.JOIN_REPLY: lambda body: f"cluster {joining.decode_join_reply(body).hex()}",
+    Kind.INVITE: _invite,
+    Kind.INVITE_REPLY: lambda body: f"node {joining.decode_invite_reply(body):016x}",
+    Kind.CHANGE: _change,
+    Kind.CHANGE_REPLY: _change_reply,
 }
 
 

@@ -3,11 +3,13 @@
 
 Starts nodes as equal founders, or lets them rejoin from the directories that are there, and shows
 what matters of their logs; everything is in a file for each node. A node that dies is reported with
-the command that starts it again, in any terminal. Starting and ending processes is
+the command that starts it again, in any terminal. `restart`, in a second terminal, restarts the
+nodes one after the other (tools/rollingrestart.py). Starting and ending processes is
 tools/processes.py's affair.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -20,6 +22,7 @@ from raftnet.errors import RaftnetError
 from raftnet.raft.membership import QUORUM_RULE_NAMES
 from raftnet.wire.address import PORT_MAX
 from tools.filetext import last_membership, read_identity_file
+from tools import rollingrestart
 from tools.processes import HOST, ROOT, LocalCluster, NodeProcess, port_is_taken
 
 NODES_MAX = 100
@@ -83,7 +86,9 @@ class Runner:
         self._restart = restart
         self._down: dict[str, float] = {}       # by address: when to look at it again
         self._elsewhere: set[str] = set()       # started again by somebody else
+        self._rolling: rollingrestart.Rolling | None = None
         self.stopping = False
+        self.restart_asked = False      # by SIGUSR1
 
     def check_ports(self) -> None:
         """Raises RaftnetError where somebody listens at a node's address."""
@@ -143,13 +148,27 @@ class Runner:
         """Watch until `stopping`."""
         while not self.stopping:
             self._look()
+            if self.restart_asked:
+                self._roll()
             time.sleep(LOOK_S)
+
+    def _roll(self) -> None:
+        """Restart all nodes, one after the other."""
+        self.restart_asked = False      # asked again from here on: once more
+        self._rolling = rollingrestart.Rolling(self._cluster, self._terminal.say, self._meanwhile)
+        self._rolling.run()
+        self._rolling = None
+
+    def _meanwhile(self) -> None:
+        if self.stopping:
+            raise RaftnetError("the localcluster was stopped")
+        self._look()
 
     def _look(self) -> None:
         for node in self._cluster.nodes:
             running = node.running      # before its log, so that its last words come first
             self._terminal.show(node)
-            if not running:
+            if not running and (self._rolling is None or self._rolling.resting != node.address):
                 self._look_at_dead(node)
 
     def _look_at_dead(self, node: NodeProcess) -> None:
@@ -215,13 +234,22 @@ def main(argv: list[str]) -> int:
     if arguments.port + arguments.nodes - 1 > PORT_MAX:
         _parser().error(f"there is no port above {PORT_MAX}")
     try:
-        with build_cluster(arguments) as cluster:
+        if arguments.command == "restart":
+            rollingrestart.ask(arguments.data, lambda line: print(line, flush=True))
+            return 0
+        with contextlib.ExitStack() as stack:
+            cluster = stack.enter_context(build_cluster(arguments))
             runner = Runner(cluster, Terminal(arguments.verbose), arguments.restart)
 
             def on_signal(number, frame):
                 runner.stopping = True
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, on_signal)
+
+            def on_restart(number, frame):
+                runner.restart_asked = True
+            signal.signal(signal.SIGUSR1, on_restart)       # before `claim` tells our pid
+            stack.enter_context(rollingrestart.claim(cluster.directory))
             runner.check_ports()
             try:
                 runner.start()
@@ -238,6 +266,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="localcluster.py", description="A raftnet cluster on this machine, until Ctrl-C. "
         "Directories that are there already are rejoined with what is in them.")
+    parser.add_argument("command", nargs="?", choices=["restart"],
+                        help="restart, in a second terminal: restart the nodes of the localcluster "
+                        "that runs on --data, one after the other, each when the one before has "
+                        "caught up, the leader last; waits, and shows each step")
     parser.add_argument("--nodes", metavar="N", type=_whole(1, NODES_MAX), default=3,
                         help="how many (default: 3)")
     parser.add_argument("--port", metavar="PORT", type=_whole(1, PORT_MAX), default=5001,

@@ -1,7 +1,8 @@
 """What each command of mqclient does: a function (client, arguments, output) -> exit status.
 
 Rules: a function prints what its command found and lets errors pass; commandline.py turns them into
-a line and an exit status. Shared by the command line and the prompt.
+a line and an exit status. Shared by the command line and the prompt. Commands about the cluster
+itself: memberactions.py.
 """
 
 import argparse
@@ -10,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-from raftnet.client import statusview
 from raftnet.client.client import Client, Queue
 from raftnet.client.entries import entry_commands, entry_lines
 from raftnet.client.lineinput import read_lines
@@ -24,7 +24,6 @@ DONE, REFUSED, WRONG_ARGUMENTS, NOTHING_THERE, NO_ANSWER = 0, 1, 2, 3, 4
 # the same requests again.
 REQUEST_MESSAGES_MAX = 1_000
 REQUEST_MESSAGE_BYTES_MAX = 256 * 1024
-STATUS_TIMEOUT_S = 5.0
 PROGRESS_S = 1.0
 EXECUTE_FILE_BYTES_MAX = 16 * 1024 * 1024
 
@@ -185,31 +184,4 @@ def log(client: Client, arguments: argparse.Namespace, output: Output) -> int:
         for offset, text in enumerate(entry_commands(entry)):
             output.document({"index": entry.index, "offset": offset, "term": entry.term,
                              "kind": EntryKind(entry.kind).name.lower(), "command": text})
-    return DONE
-
-
-def status(client: Client, arguments: argparse.Namespace, output: Output) -> int:
-    """Ask each node how it is."""
-    addresses = arguments.address or client.servers
-    timeout_s = min(client.timeout_s, STATUS_TIMEOUT_S)
-    found = statusview.ask_all(addresses, timeout_s, follow=not arguments.address)
-    view = statusview.status_object(found)
-    if output.as_json:
-        output.document(view)
-    else:
-        output.lines(statusview.status_lines(view))
-    for node in view["nodes"]:
-        if not node["reachable"]:
-            output.say(node["error"])
-    return DONE if any(node["reachable"] for node in view["nodes"]) else NO_ANSWER
-
-
-def members(client: Client, arguments: argparse.Namespace, output: Output) -> int:
-    """Show who belongs to the cluster, as the leader sees it."""
-    leader = client.leader_status()
-    found = statusview.members_object(leader.members)
-    if output.as_json:
-        output.document(found)
-    else:
-        output.lines(statusview.members_lines(found, leader.address))
     return DONE

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from raftnet.client import operations
+from raftnet.client.changes import Changed, Changes, Progress
 from raftnet.client.connection import clock
 from raftnet.client.link import Link, Read, ask_node
 from raftnet.client.operations import Message, QueueSize
@@ -45,6 +46,7 @@ class Client:
             servers = servers.split(",")
         self.timeout_s = timeout_s
         self.servers = list(servers)
+        self.known_members: list[str] = []      # addresses, as the leader named them last
         self._link = Link(servers if redirect else servers[:1], redirect)
         self._request_ids = itertools.count(1)
         self._idle: list[tuple[ClientSession, float]] = []  # and when it was last used, seconds
@@ -133,8 +135,37 @@ class Client:
 
     def leader_status(self) -> NodeStatus:
         """The status of the node that leads."""
-        return requests.decode_status(
+        status = requests.decode_status(
             self._ask(Kind.STATUS, b"", Kind.STATUS_REPLY, of_leader=True))
+        self.known_members = [member.address for member in status.members]
+        return status
+
+    # Changes raise RefusedError (surely not done, with the reason and what to do) or NoAnswerError.
+    # With `wait`, they return when all is done, however long that takes while something moves;
+    # `progress` gets a text about once a second meanwhile.
+
+    def add(self, address: str, learner: bool = False, wait: bool = True,
+            progress: Progress = lambda text: None) -> Changed:
+        """Have the node at that address taken in: a learner that catches up, then a voter by
+        itself; with `learner`, a learner that stays one. It must run, and be empty."""
+        return self._changes().add(address, learner, wait, progress)
+
+    def remove(self, who: str) -> Changed:
+        """Remove the member with that address, or node id as 16 hex digits."""
+        return self._changes().remove(who)
+
+    def transfer(self, address: str) -> Changed:
+        """Hand the leadership over to the voter at that address."""
+        return self._changes().transfer(address)
+
+    def set_members(self, addresses: list[str], wait: bool = True,
+                    progress: Progress = lambda text: None) -> Changed:
+        """Make exactly these the members, all of them voters. The leader, whichever, works toward
+        it by single changes; nodes that are no members yet must run, and be empty."""
+        return self._changes().set(addresses, wait, progress)
+
+    def _changes(self) -> Changes:
+        return Changes(self._run, self._request_ids, self.timeout_s)
 
     # --- one request
 

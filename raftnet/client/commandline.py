@@ -11,7 +11,8 @@ import os
 import sys
 
 from raftnet import VERSION
-from raftnet.client import actions
+from raftnet.client import actions, memberactions
+from raftnet.client.changes import is_node_id
 from raftnet.client.client import TIMEOUT_S, Client
 from raftnet.client.output import Output
 from raftnet.config import MachineConfig
@@ -171,10 +172,38 @@ def add_commands(parser: argparse.ArgumentParser, required: bool = False,
     log.add_argument("--limit", metavar="COUNT", type=_positive, help="at most so many entries")
     log.add_argument("--local", metavar="ADDRESS", type=_address,
                      help="the log that this node knows, whoever leads")
-    status = command("status", actions.status, "ask each node for its role, term and indexes")
+    _add_cluster_commands(command)
+
+
+def _add_cluster_commands(command) -> None:
+    """Those about the cluster itself; `command` makes the parser of one."""
+    status = command("status", memberactions.status, "ask each node for its role, term and indexes")
     status.add_argument("address", metavar="ADDRESS", nargs="*", type=_address,
                         help="these nodes alone (default: the servers and all members)")
-    command("members", actions.members, "print who belongs to the cluster, as the leader sees it")
+    members = command("members", memberactions.members, "print who belongs to the cluster, as the "
+                      "leader sees it; with --set: change it, one step after the other")
+    members.add_argument("--set", metavar="A,B,C", type=_member_list,
+                         help="make exactly these nodes the members, all of them voters, and wait "
+                         "until it is done; the leader goes on by itself, also after a fail-over. "
+                         "Nodes that are no members yet must run, and be empty")
+    add = command("add", memberactions.add, "have a node taken in and wait until it is a voter. It "
+                  "must run, and be empty: python3 node.py ADDRESS --join LEADER starts one that "
+                  "comes in by itself")
+    add.add_argument("address", metavar="ADDRESS", type=_address, help="where it runs, host:port")
+    add.add_argument("--learner", action="store_true", help="as a learner that stays one: it gets "
+                     "everything and counts in no quorum (start it without --join)")
+    for waiting in (members, add):
+        waiting.add_argument("--no-wait", action="store_true",
+                             help="return when the change is asked for; it goes on by itself")
+    remove = command("remove", memberactions.remove, "remove a member for ever; its process goes "
+                     "on until it is stopped")
+    remove.add_argument("member", metavar="ADDRESS|NODE_ID", type=_member,
+                        help="host:port, or the 16 hexadecimal digits that members shows")
+    transfer = command("transfer", memberactions.transfer, "hand the leadership over to a voter")
+    transfer.add_argument("address", metavar="ADDRESS", type=_address, help="who is to lead")
+    command("why", memberactions.why, "ask all nodes and say in plain words why something stands "
+            "still, a finding a line, the most important first, and what to do. Exit status: 0 "
+            "nothing stands still, 1 something is wrong, 4 no node answers")
 
 
 # --- argument types: each raises ArgumentTypeError, whose text argparse shows
@@ -190,6 +219,17 @@ def _address(text: str) -> str:
         return format_address(*parse_address(text))
     except MalformedError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _member_list(text: str) -> list[str]:
+    addresses = server_list(text)
+    if len(set(addresses)) != len(addresses):
+        raise argparse.ArgumentTypeError("an address is named twice")
+    return addresses
+
+
+def _member(text: str) -> str:
+    return text.lower() if is_node_id(text) else _address(text)
 
 
 def _queue(text: str) -> str:

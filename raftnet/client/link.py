@@ -17,7 +17,7 @@ from raftnet.wire import frames, requests
 from raftnet.wire.address import parse_address
 from raftnet.wire.frames import Kind
 
-PAUSE_S_MIN = 0.05          # before the next node is asked, doubling
+PAUSE_S_MIN = 0.01          # before the next node is asked, doubling with each round of all
 PAUSE_S_MAX = 0.5
 RETRY_S_MIN = 0.005         # before the same node is asked again, doubling to PAUSE_S_MAX
 DIAL_S_MIN = 3.0            # a node that does not greet in that time is passed over
@@ -168,8 +168,8 @@ class Link:
         self._target = leader or None
         self._failures += 1
         if self._failures > 1:
-            pause = PAUSE_S_MIN * 2 ** min(self._failures - 2, 10)
-            _sleep(min(PAUSE_S_MAX, pause), deadline)
+            rounds = (self._failures - 2) // len(self.servers)
+            _sleep(min(PAUSE_S_MAX, PAUSE_S_MIN * 2 ** min(rounds, 10)), deadline)
 
     def _drop(self, exchange) -> None:
         self.connection.close()

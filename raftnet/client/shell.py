@@ -23,6 +23,7 @@ except ImportError:             # some builds of Python lack it; the prompt work
 HISTORY_FILE = "~/.mqclient_history"
 HISTORY_LINES_MAX = 1_000
 _ASSIGNMENT_NAMES = {"queue": "enqueue", "request_log": "log"}
+_ADDRESS_COMMANDS = ("add", "remove", "transfer", "status", "members", "log")
 _ENDS = ("exit", "quit", "EOF")
 
 
@@ -107,12 +108,20 @@ class Prompt(cmd.Cmd):
         return [name + " " for name in (*self._commands, "exit", "help") if name.startswith(text)]
 
     def completedefault(self, text: str, line: str, *ignored) -> list[str]:
-        """The options of the command of this line that begin with `text`."""
-        command = self._commands.get(line.split()[0])
-        if command is None or not text.startswith("-"):
+        """The options of the command of this line that begin with `text`, or the addresses of
+        nodes, where the command takes some; no node is asked for that."""
+        name = line.split()[0]
+        command = self._commands.get(name)
+        if command is None:
             return []
-        return [option + " " for option in command._option_string_actions
-                if option.startswith(text)]
+        if text.startswith("-"):
+            return [option + " " for option in command._option_string_actions
+                    if option.startswith(text)]
+        if name not in _ADDRESS_COMMANDS or self._client is None:
+            return []
+        known = dict.fromkeys((*self._client.known_members, *self._client.servers))
+        before, comma, last = text.rpartition(",")      # of --set A,B,C
+        return [before + comma + address + " " for address in known if address.startswith(last)]
 
     def _load_history(self) -> None:
         if readline is None:

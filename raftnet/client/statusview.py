@@ -1,4 +1,4 @@
-"""`status` and `members`: every node asked directly, at the same time; tables and JSON.
+"""`status` and `members`: every node asked directly, at the same time; tables, JSON and texts.
 
 The keys of the JSON form are fixed: other programs read them. A node that did not answer has null
 for what only it knows.
@@ -13,19 +13,22 @@ from raftnet.wire.frames import Kind
 from raftnet.wire.requests import (UNKNOWN_AGE, MemberStatus, NodeStatus, decode_status)
 
 NODES_ASKED_AT_ONCE = 32
-# `role` has four values outside; what a node does before it belongs to a cluster is `state`
-_ROLE_OUTSIDE = {"joining": "learner", "founding": "follower"}
+# `role` has four values outside; what a node does before it belongs to a cluster, or when it no
+# longer does, is `state`
+_ROLE_OUTSIDE = {"joining": "learner", "founding": "follower", "removed": "learner"}
 
 
 def ask_all(addresses: list[str], timeout_s: float, follow: bool) -> dict[str, NodeStatus | str]:
-    """Each node's status, or why there is none. With `follow`, the members that they name too."""
+    """Each node's status, or why there is none. With `follow`, also the nodes that they name:
+    members, and what `members --set` asked for."""
     found: dict[str, NodeStatus | str] = {}
     wanted = list(dict.fromkeys(addresses))
     while wanted:
         with ThreadPoolExecutor(min(len(wanted), NODES_ASKED_AT_ONCE)) as pool:
             found.update(zip(wanted, pool.map(lambda address: _ask(address, timeout_s), wanted)))
-        named = [member.address for status in found.values() if isinstance(status, NodeStatus)
-                 for member in status.members]
+        answered = [status for status in found.values() if isinstance(status, NodeStatus)]
+        named = [member.address for status in answered for member in status.members]
+        named += [address for status in answered for address in status.target]
         wanted = [a for a in dict.fromkeys(named) if a not in found] if follow else []
     return found
 
@@ -50,13 +53,26 @@ def status_object(found: dict[str, NodeStatus | str]) -> dict:
     views = sorted(answered, key=lambda s: (s.address != leader, -s.term))
     nodes = []
     for address, status in found.items():
-        member = next((member for view in views for member in view.members
-                       if member.address == address), None)
-        nodes.append(_node_object(address, status, member))
+        nodes.append(_node_object(address, status, _find_member(views, address, status)))
     commit = max((status.commit_index for status in answered), default=0)
     for node in nodes:
         node["lag"] = None if node["applied_index"] is None else commit - node["applied_index"]
-    return {"leader": leader, "term": term, "nodes": nodes}
+    view = views[0] if views else None
+    return {"leader": leader, "term": term, "nodes": nodes,
+            "membership_index": view.membership_index if view else None,
+            "change_under_way": view.membership_index > view.commit_index if view else None,
+            "target": view.target if view else None}
+
+
+def _find_member(views: list[NodeStatus], address: str,
+                 status: NodeStatus | str) -> MemberStatus | None:
+    """The member that this node is; by its address where it did not say who it is."""
+    members = [member for view in views for member in view.members]
+    if isinstance(status, NodeStatus):
+        found = next((m for m in members if m.node_id == status.node_id), None)
+        if found is not None:
+            return found
+    return next((m for m in members if m.address == address), None)
 
 
 def _node_object(address: str, status: NodeStatus | str, member: MemberStatus | None) -> dict:
@@ -66,6 +82,8 @@ def _node_object(address: str, status: NodeStatus | str, member: MemberStatus | 
         "cluster_id": None, "role": None, "term": None, "leader": None, "commit_index": None,
         "applied_index": None, "last_index": None, "snapshot_index": None, "digest": None,
         "voter": member.voter if member else None,
+        "stays": member.stays if member else None,
+        "silent_ms": _silent_ms(member) if member else None,
         "reachable": False,
     }
     if not isinstance(status, NodeStatus):
@@ -85,7 +103,15 @@ def _node_object(address: str, status: NodeStatus | str, member: MemberStatus | 
         "digest": f"{status.digest:08x}",
         "reachable": True,
         "version": status.version,
+        "state_version": status.state_version,
+        "membership_index": status.membership_index,
+        "founded": status.founded,
     }
+
+
+def _silent_ms(member: MemberStatus) -> int | None:
+    """Since the leader, or whoever was asked, last heard it."""
+    return None if member.silent_ms == UNKNOWN_AGE else member.silent_ms
 
 
 def status_lines(view: dict) -> list[str]:
@@ -93,8 +119,8 @@ def status_lines(view: dict) -> list[str]:
     rows = [("ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAST", "LAG", "DIGEST", "REACHABLE")]
     for node in view["nodes"]:
         role = node.get("state") or node["role"]
-        if node["voter"] is False and role == "follower":
-            role = "learner"
+        if node["voter"] is False and role in ("follower", "learner"):
+            role = "learner, stays" if node["stays"] else "learner"
         values = (role, node["term"], node["commit_index"], node["applied_index"],
                   node["last_index"], node["lag"], node["digest"])
         rows.append((node["address"], *("-" if value is None else str(value) for value in values),
@@ -106,8 +132,8 @@ def members_object(members: list[MemberStatus]) -> list[dict]:
     """The list of `members --json`."""
     return [{"address": member.address, "node_id": f"{member.node_id:016x}",
              "voter": member.voter, "reachable": member.reachable,
-             "match_index": member.match_index,
-             "silent_ms": None if member.silent_ms == UNKNOWN_AGE else member.silent_ms}
+             "match_index": member.match_index, "silent_ms": _silent_ms(member),
+             "stays": member.stays}
             for member in members]
 
 
@@ -116,12 +142,27 @@ def members_lines(members: list[dict], leader: str) -> list[str]:
     rows = [("ADDRESS", "NODE", "KIND", "MATCH", "SILENT", "REACHABLE")]
     for member in members:
         kind = "voter" if member["voter"] else "learner"
+        if member["stays"]:
+            kind += ", stays"
         silent = "-" if member["silent_ms"] is None else f"{member['silent_ms']} ms"
+        reachable = "yes" if member["reachable"] else f"no, {silence(member['silent_ms'])}"
         if member["address"] == leader:
             kind += ", leader"
         rows.append((member["address"], member["node_id"], kind, str(member["match_index"]),
-                     silent, "yes" if member["reachable"] else "no"))
+                     silent, reachable))
     return table(rows)
+
+
+def changes_lines(leader: NodeStatus) -> list[str]:
+    """What is going on with the members, a line each; [] where nothing is."""
+    lines = []
+    if leader.membership_index > leader.commit_index:
+        lines.append(f"a change of the members is under way: index {leader.membership_index}, "
+                     f"committed is {leader.commit_index}")
+    if leader.target:
+        lines.append(f"asked for by members --set: {', '.join(leader.target)}: "
+                     f"{target_text(leader)}")
+    return lines
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
@@ -129,3 +170,55 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
             for row in rows]
+
+
+# --- texts for people, shared with changes.py and why.py
+
+
+def duration(ms: int) -> str:
+    """A length of time in the two largest units that it has."""
+    if ms < 1_000:
+        return f"{ms} ms"
+    seconds = ms // 1_000
+    for unit, size, below, below_size in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60),
+                                          ("min", 60, "s", 1)):
+        if seconds >= size:
+            rest = seconds % size // below_size
+            return f"{seconds // size} {unit}" + (f" {rest} {below}" if rest else "")
+    return f"{seconds} s"
+
+
+def silence(silent_ms: int | None) -> str:
+    """How long a node was not heard."""
+    if silent_ms is None or silent_ms == UNKNOWN_AGE:
+        return "never heard since whoever was asked started"
+    return f"not heard for {duration(silent_ms)}"
+
+
+def start_command(address: str, contact: str = "") -> str:
+    """The command that starts a node, to be taken in by `contact` where one is given."""
+    return f"python3 node.py {address}" + (f" --join {contact}" if contact else "")
+
+
+def held_text(member: MemberStatus, leader: NodeStatus) -> str:
+    """How many of the leader's entries a member holds."""
+    text = f"holds {member.match_index:,} of {leader.last_index:,} entries"
+    return text if member.reachable else f"{text}, and is not heard"
+
+
+def target_text(leader: NodeStatus) -> str:
+    """How far `members --set` is; "" where it is reached, or nothing was asked for."""
+    if not leader.target:
+        return ""
+    parts = []
+    for address in leader.target:
+        members = [member for member in leader.members if member.address == address]
+        if not members:
+            parts.append(f"{address} is not taken in yet (if it does not run: "
+                         f"{start_command(address, leader.address)})")
+        elif not any(member.voter for member in members):
+            parts.append(f"{address}: learner, {held_text(members[0], leader)}")
+    leaving = [m.address for m in leader.members if m.address not in leader.target]
+    if leaving:
+        parts.append(f"to be removed{' then' if parts else ''}: {', '.join(leaving)}")
+    return "; ".join(parts) or "the last change is not committed yet"

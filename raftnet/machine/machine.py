@@ -10,6 +10,10 @@ A request passes the guard of its session (decision 10) before it is looked into
 its sequences are used, even where its commands turn out to be malformed: the gateway has counted
 them already, and a hole would stop the session for ever.
 
+The replicated state has a version, which the MEMBERSHIP entries carry. A program that knows a newer
+one treats the commands that came with it as if it did not know them (versions.py), so that programs
+of both versions agree. One that does not know the version stops at that very entry.
+
 Elsewhere: what a command does (executor.py), layouts (wire/commands.py, wire/requests.py), when
 an entry comes to be and who waits for the reply (gateway.py).
 """
@@ -18,10 +22,12 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from raftnet.config import MachineConfig, WireConfig
-from raftnet.errors import ErrorCode, MalformedError
+from raftnet.errors import ErrorCode, MalformedError, RaftnetError
 from raftnet.machine.executor import CANCELLED, EMPTY, MALFORMED, OK, UNKNOWN, Executor
 from raftnet.machine.sessions import Session, Sessions
+from raftnet.machine.versions import hide_newer, hide_newer_operations
 from raftnet.raft.entry import HEADER_BYTES, Entry, EntryKind
+from raftnet.raft.membership import decode_membership
 from raftnet.wire import commands, requests
 from raftnet.wire.commands import Operation
 from raftnet.wire.requests import INTERNAL_SESSION, NO_SESSION, REQUEST, REQUEST_HEAD_BYTES
@@ -50,17 +56,25 @@ class Machine:
         self.applied_index = 0
         self.digest = 0             # CRC-32 chain over entries and their replies
         self.time_ms = 0            # replicated time: the stamp of the last batch
+        self.state_version = 1      # of the replicated state; Invariant: <= STATE_VERSION
         self.sessions = Sessions(machine_config)
         self.executor = Executor(machine_config, wire_config)
         self._config = machine_config
         self._message_bytes_max = wire_config.message_bytes_max
+        self._state_version_max = commands.STATE_VERSION
 
     def apply(self, entry: Entry) -> Applied:
-        """Apply the next entry. Never raises for anything that a client can send."""
+        """Apply the next entry. Never raises for anything that a client can send.
+
+        Raises RaftnetError, with nothing changed, at a membership whose state version this program
+        does not know: the node must stop.
+        """
         assert entry.index == self.applied_index + 1, "entries are applied in order"
         applied = Applied()
         if entry.kind == EntryKind.BATCH:
             self._apply_batch(entry.data, applied)
+        elif entry.kind == EntryKind.MEMBERSHIP:
+            self._follow_version(entry)
         self.applied_index = entry.index
         results = [reply or b"" for reply in applied.replies]
         results += [reply for _, _, reply in applied.completions]
@@ -106,6 +120,8 @@ class Machine:
             return MALFORMED, b""
         if len(pieces) != 1 or not pieces[0]:
             return MALFORMED, b""
+        if self.state_version < self._state_version_max:
+            pieces = hide_newer_operations(pieces, self.state_version)
         if pieces[0][0] not in _READS:
             return UNKNOWN, b""
         self.executor.begin_request()
@@ -126,11 +142,25 @@ class Machine:
             bodies = commands.split_commands(data, start)
         except MalformedError:
             return
+        if self.state_version < self._state_version_max:
+            bodies = [hide_newer(body, self.state_version) for body in bodies]
         ended = self.executor.ended
         for body in bodies:
             applied.replies.append(self._apply_request(body, applied))
             if ended:
                 self._complete(applied)
+
+    def _follow_version(self, entry: Entry) -> None:
+        try:
+            version = decode_membership(entry.payload).state_version
+        except MalformedError:
+            return                  # the core lets none in; and no entry may stop the machine
+        if version > self._state_version_max:
+            raise RaftnetError(
+                f"entry {entry.index} begins version {version} of the replicated state, and this "
+                f"program knows {self._state_version_max} at most: start a newer raftnet here, "
+                "with the same data directory")
+        self.state_version = max(self.state_version, version)
 
     def _expire(self, applied: Applied) -> None:
         waits, sessions, now_ms = self.executor.waits, self.sessions, self.time_ms

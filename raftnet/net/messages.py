@@ -12,7 +12,8 @@ from raftnet.errors import MalformedError
 from raftnet.raft.entry import HEADER_BYTES, EntryKind, decode_entries
 from raftnet.raft.membership import decode_membership
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, Vote, VoteReply)
+    Append, AppendReply, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, TimeoutNow,
+    Vote, VoteReply)
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import unpack_flag
 
@@ -24,6 +25,7 @@ _APPEND = struct.Struct(">QQQQI")           # term, prev index, prev term, leade
 _APPEND_REPLY = struct.Struct(">QBQQQ")     # term, success, match, hint index, hint term
 _HEARTBEAT = struct.Struct(">QQQQ")         # term, leader commit, round, sent
 _HEARTBEAT_REPLY = struct.Struct(">QQQ")    # term, round, sent
+_TIMEOUT_NOW = struct.Struct(">Q")          # term
 _STAMP_BYTES = 8                            # of a batch; replicas follow it before it is applied
 
 
@@ -108,6 +110,7 @@ _ENCODERS = {
         m.term, m.leader_commit, m.round, m.sent_ms)),
     HeartbeatReply: lambda m: (Kind.HEARTBEAT_REPLY, _HEARTBEAT_REPLY.pack(
         m.term, m.round, m.sent_ms)),
+    TimeoutNow: lambda m: (Kind.TIMEOUT_NOW, _TIMEOUT_NOW.pack(m.term)),
 }
 
 _DECODERS = {
@@ -119,4 +122,5 @@ _DECODERS = {
     Kind.APPEND_REPLY: _decode_append_reply,
     Kind.HEARTBEAT: lambda body: Heartbeat(*_exactly(_HEARTBEAT, body)),
     Kind.HEARTBEAT_REPLY: lambda body: HeartbeatReply(*_exactly(_HEARTBEAT_REPLY, body)),
+    Kind.TIMEOUT_NOW: lambda body: TimeoutNow(*_exactly(_TIMEOUT_NOW, body)),
 }

@@ -44,7 +44,7 @@ class Peer:
         self.backoff_ms = 0             # 0: dial at once
         self.retry_ms = 0               # when to dial
         self.deadline_ms = 0            # when connecting and greeting must be done
-        self.early: list[bytes] = []    # frames for the connection in the making
+        self.early: list[tuple[int, bytes]] = []    # (node id, frame), while one is being made
         self.early_bytes = 0
         self.was_up = False             # the last connection had been ready
         self.told_down = False          # its failing was logged
@@ -80,8 +80,8 @@ class Peers:
         if peer is not None and peer.connection is None and peer.sock is None:
             peer.backoff_ms = peer.retry_ms = 0
 
-    def send_message(self, address: str, message) -> None:
-        """A Raft message, if there is a connection or will be one soon."""
+    def send_message(self, address: str, node_id: int, message) -> None:
+        """A Raft message, if there is a connection to that very node or will be one soon."""
         peer = self._peers.get(address)
         if peer is None or not (peer.ready or peer.sock is not None
                                 or peer.connection is not None
@@ -90,9 +90,10 @@ class Peers:
         kind, body = encode_message(message)
         frame = encode_frame(kind, 0, body)
         if peer.ready:
-            peer.connection.send_bytes(frame)
+            if peer.connection.greeting.node_id == node_id:
+                peer.connection.send_bytes(frame)
         elif peer.early_bytes + len(frame) <= _EARLY_BYTES_MAX:
-            peer.early.append(frame)
+            peer.early.append((node_id, frame))
             peer.early_bytes += len(frame)
 
     def send_frame(self, address: str, kind: int, body: bytes) -> None:
@@ -184,6 +185,7 @@ class Peers:
                     self._greeting(peer, connection, requests.decode_hello(body))
                 elif kind == Kind.ERROR and connection.greeting is None:
                     code, _, text = requests.decode_error(body)
+                    self._node.replica.greetings.refused(peer.address, code, text)
                     self._refused(peer, f"{requests.describe_error(code)}: {text}")
                 if connection.closed:
                     return
@@ -211,8 +213,9 @@ class Peers:
         peer.told_down = False
         if peer.ready and not was_ready or first and replica.greetings.joining is not None:
             peer.was_up = peer.ready
-            for frame in peer.early:
-                connection.send_bytes(frame)
+            for node_id, frame in peer.early:
+                if node_id == hello.node_id:
+                    connection.send_bytes(frame)
             peer.early, peer.early_bytes = [], 0
             replica.peer_connected(peer.address, hello,
                                    max(0, node.now_ms() - peer.greeted_ms))

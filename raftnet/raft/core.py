@@ -4,8 +4,9 @@ In go `tick`, `step`, `propose`, `read`; out comes a `Ready` whenever asked; `ad
 disk has done. Nothing here knows a socket, a file, a clock, a thread or a random source: time is
 what tick adds up (integers, milliseconds), chance is the `randint` given.
 
-The rules of the roles are in election.py (candidates, votes, followers) and leader.py; here is the
-state, in the paper's words (figure 2), the term rule, and the order of the disk jobs:
+The rules of the roles are in election.py (candidates, votes, followers), leader.py, changes.py (who
+belongs) and transfer.py (handing over); here is the state, in the paper's words (figure 2), the
+term rule, and the order of the disk jobs:
 - a message that promises something waits in `messages_after_sync` for the job that makes it true;
 - a node counts its own vote and its own copy of an entry only when they are durable.
 """
@@ -15,14 +16,14 @@ from collections.abc import Callable
 
 from raftnet.config import RaftConfig
 from raftnet.errors import NotLeaderError
-from raftnet.raft import election, leader
+from raftnet.raft import changes, election, leader, transfer
 from raftnet.raft.entry import EntryKind
 from raftnet.raft.log import RaftLog
 from raftnet.raft.membership import Membership
 from raftnet.raft.progress import Progress
 from raftnet.raft.types import (
     Append, AppendReply, EntryId, HardState, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote,
-    PreVoteReply, ReadState, Ready, Role, Vote, VoteReply)
+    PreVoteReply, ReadState, Ready, Role, TimeoutNow, Vote, VoteReply)
 
 RTT_TIMEOUT_FACTOR = 4      # an election timeout holds this many round trips at least
 
@@ -58,11 +59,18 @@ class Raft:
         self.election_deadline_ms = 0
         self.gone_attempts = 0                      # > 0: the leader's death was seen
         self.failed_rounds = 0                      # elections without outcome since a leader
+        self.barred = False                         # told that it was removed: never campaigns
         # Leader; made anew in each term.
         self.progress: dict[int, Progress] = {}
         self.term_start_index = 0                   # index of this leader's empty entry
         self.heartbeat_deadline_ms = 0
         self.uncommitted_bytes = 0
+        self.steps_needed = False                   # the membership asks for steps of changes.py
+        self.step_retry_ms = 0                      # a refused step is tried again then
+        self.step_refused = ""                      # why the last step was; "": it was not
+        self.transfer_to = 0                        # handing over to that voter; 0: to nobody
+        self.transfer_deadline_ms = 0               # when this leader goes on instead
+        self.transfer_asked = False                 # TimeoutNow was sent since the last heartbeat
         self.read_round = 0                         # never reset: a late reply acks no later round
         self.reads_new: list[int] = []              # tokens without a round yet
         self.reads_waiting: deque[tuple[int, int, list[int]]] = deque()  # (round, index, tokens)
@@ -112,10 +120,20 @@ class Raft:
         """Whether this node leads and an entry of its own term is committed."""
         return self.role is Role.LEADER and self.log.commit_index >= self.term_start_index
 
+    @property
+    def transferring(self) -> bool:
+        """Whether this node leads and hands over: propose raises BusyError meanwhile."""
+        return self.transfer_to != 0
+
+    def best_successor(self) -> int:
+        """The voter to hand over to: heard within two heartbeats, holding the most; 0: none."""
+        return transfer.best_successor(self)
+
     def next_deadline_ms(self) -> int:
         """When tick wants to be called again, in the time that ticks add up to."""
         if self.role is Role.LEADER:
-            return min(self.heartbeat_deadline_ms, leader.quorum_deadline_ms(self))
+            deadline = min(self.heartbeat_deadline_ms, leader.quorum_deadline_ms(self))
+            return min(deadline, self.transfer_deadline_ms) if self.transfer_to else deadline
         return self.election_deadline_ms
 
     # --- input
@@ -153,7 +171,12 @@ class Raft:
 
     def propose_membership(self, membership: Membership) -> EntryId:
         """Append a membership. Raises NotLeaderError, ChangeRefusedError."""
-        return leader.propose_membership(self, membership)
+        return changes.propose(self, membership)
+
+    def transfer(self, node_id: int) -> None:
+        """Begin to hand leadership to that voter (thesis 3.10); see `transferring`.
+        Raises NotLeaderError, ChangeRefusedError."""
+        transfer.begin(self, node_id)
 
     def read(self, token: int) -> None:
         """Ask for a linearizable read (ReadIndex, thesis 6.4); answered in Ready.reads.
@@ -190,6 +213,11 @@ class Raft:
 
     def ready(self) -> Ready | None:
         """Everything to be done now, or None. May be called while jobs are under way."""
+        if self.role is Role.LEADER:
+            if self.steps_needed:
+                changes.maintain(self)      # may end the leadership: a removed leader's last act
+            if self.transfer_to:
+                transfer.press(self)
         if self.role is Role.LEADER:
             leader.flush(self)
         log = self.log
@@ -308,4 +336,5 @@ _STEP = {
     Heartbeat: election.on_heartbeat,
     AppendReply: leader.on_append_reply,
     HeartbeatReply: leader.on_heartbeat_reply,
+    TimeoutNow: election.on_timeout_now,
 }

@@ -8,7 +8,7 @@ may be called once per operation.
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.raft.types import (
     Append, AppendReply, HardState, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply,
-    ReadState, Ready, Vote, VoteReply)
+    ReadState, Ready, TimeoutNow, Vote, VoteReply)
 
 ENTRIES_SHOWN_MAX = 6       # of a longer list the first and last few, with a count between
 
@@ -107,6 +107,10 @@ def _heartbeat_reply(message: HeartbeatReply) -> str:
     return f" round {message.round} sent {message.sent_ms}"
 
 
+def _nothing_more(_message: TimeoutNow) -> str:
+    return ""
+
+
 _FIELDS = {
     PreVote: _candidacy,
     PreVoteReply: _pre_vote_reply,
@@ -116,4 +120,5 @@ _FIELDS = {
     AppendReply: _append_reply,
     Heartbeat: _heartbeat,
     HeartbeatReply: _heartbeat_reply,
+    TimeoutNow: _nothing_more,
 }

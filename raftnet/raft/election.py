@@ -7,7 +7,8 @@ not campaign. State is in core.py.
 
 from raftnet.raft.entry import EntryKind
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Role, Vote, VoteReply)
+    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Role, TimeoutNow,
+    Vote, VoteReply)
 
 # Above this exponent the doubling wait of a fast retry is longer than any election timeout.
 _DOUBLINGS_MAX = 12
@@ -43,8 +44,16 @@ def is_withheld(raft) -> bool:
 
 
 def may_campaign(raft) -> bool:
-    """Whether this node may ask for votes."""
-    return raft.membership.is_voter(raft.node_id) and not raft.disk_overdue
+    """Whether this node may ask for votes.
+
+    One that is removed by an entry that may not be committed still may, without a vote of its own:
+    where nobody else holds that entry, nobody else can win (thesis 4.2.2, figure 4.6).
+    """
+    log = raft.log
+    return not raft.disk_overdue and not raft.barred and (
+        log.membership.is_voter(raft.node_id)
+        or (log.membership_index > log.commit_index
+            and log.membership_before.is_voter(raft.node_id)))
 
 
 def timeout(raft) -> None:
@@ -73,11 +82,15 @@ def _quorum_of(raft, granted: set[int]) -> bool:
 
 
 def _count_pre_votes(raft) -> None:
-    if not _quorum_of(raft, raft.pre_votes):
-        return
+    if _quorum_of(raft, raft.pre_votes):
+        _campaign(raft, False)
+
+
+def _campaign(raft, transfer: bool) -> None:
+    """Ask for votes in a new term; `transfer`: the leader itself asked for it."""
     raft.become_candidate()
     _retry_timer(raft)
-    request = Vote(raft.current_term, raft.log.last_index, raft.log.last_term)
+    request = Vote(raft.current_term, raft.log.last_index, raft.log.last_term, transfer)
     for voter in raft.membership.voters:
         if voter != raft.node_id:
             raft.send_after_sync(voter, request)
@@ -165,6 +178,14 @@ def on_heartbeat(raft, sender: int, message: Heartbeat) -> None:
         # The leader sends no more than what it knows this node to hold.
         raft.log.commit_to(min(message.leader_commit, raft.log.last_index))
     raft.reply(sender, HeartbeatReply(raft.current_term, message.round, message.sent_ms))
+
+
+def on_timeout_now(raft, sender: int, message: TimeoutNow) -> None:
+    """The leader that this node follows hands over: campaign at once, without a pre-vote, and
+    past the withholding of votes (thesis 3.10, 4.2.3). From anybody else it means nothing."""
+    if (message.term == raft.current_term and sender == raft.leader_id
+            and raft.role is Role.FOLLOWER and may_campaign(raft)):
+        _campaign(raft, True)
 
 
 def _follow(raft, sender: int, term: int) -> None:

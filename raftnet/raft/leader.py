@@ -1,19 +1,17 @@
-"""Leading: replication, commitment, read rounds, membership changes, and staying leader.
+"""Leading: replication, commitment, read rounds, and staying leader.
 
 Rules: an entry of an older term is committed only by one of this term (Raft 5.4.2, figure 8); a
 leader that does not hear a quorum within an election timeout, or whose own disk is overdue, steps
 down (thesis 6.2; design: Disk). Everything per entry is avoided: work is per batch and follower.
+A leader that is no voter (it was removed) counts neither its copy nor its answer: thesis 4.2.2.
+Changes of the membership are in changes.py, handing over in transfer.py.
 """
 
-from raftnet.errors import BusyError, ChangeRefusedError, NotLeaderError
+from raftnet.errors import BusyError, NotLeaderError
 from raftnet.raft.entry import EntryKind, encode_entry
-from raftnet.raft.membership import Member, Membership, encode_membership, voters_changed
 from raftnet.raft.progress import Progress
 from raftnet.raft.types import (
     Append, AppendReply, EntryId, Heartbeat, HeartbeatReply, ReadState, Role)
-
-# A learner is promoted when no more than this many entries (batches) are missing.
-_CAUGHT_UP_ENTRIES = 64
 
 
 def begin(raft) -> None:
@@ -23,9 +21,10 @@ def begin(raft) -> None:
     raft.uncommitted_bytes = sum(
         len(entry.data) for entry in log.entries(log.commit_index + 1, log.last_index, 1 << 62))
     raft.reads_new, raft.reads_waiting = [], type(raft.reads_waiting)()
-    raft.heartbeat_deadline_ms = raft.now_ms
-    _follow_membership(raft)
-    raft.term_start_index = _append(raft, EntryKind.EMPTY, b"").index
+    raft.heartbeat_deadline_ms = raft.step_retry_ms = raft.now_ms
+    raft.transfer_to, raft.step_refused = 0, ""
+    follow_membership(raft)
+    raft.term_start_index = append(raft, EntryKind.EMPTY, b"").index
     tick(raft)
 
 
@@ -36,13 +35,16 @@ def step_down(raft) -> None:
     raft.reads_new = []
     raft.reads_waiting.clear()
     raft.progress = {}
+    raft.transfer_to = 0
 
 
 def tick(raft) -> None:
-    """Deadlines of a leader: its quorum, its disk, lost appends, heartbeats."""
+    """Deadlines of a leader: its quorum, its disk, a transfer, lost appends, heartbeats."""
     if raft.now_ms >= quorum_deadline_ms(raft) or raft.disk_overdue:
         raft.become_follower(raft.current_term, 0)
         return
+    if raft.transfer_to and raft.now_ms >= raft.transfer_deadline_ms:
+        raft.transfer_to = 0        # the target did not take over: go on
     if raft.now_ms >= raft.heartbeat_deadline_ms:
         _heartbeat(raft)
     # Not only with heartbeats of time: those of reads postpone them, for ever where reads go on.
@@ -66,7 +68,8 @@ def quorum_deadline_ms(raft) -> int:
     return heard[needed - 1] + raft.election_timeout_ms
 
 
-def _append(raft, kind: int, payload: bytes) -> EntryId:
+def append(raft, kind: int, payload: bytes) -> EntryId:
+    """Append an entry of this term to the own log, and nothing more."""
     entry = encode_entry(raft.log.last_index + 1, raft.current_term, kind, payload)
     raft.log.append(entry)
     raft.uncommitted_bytes += len(entry.data)
@@ -79,46 +82,31 @@ def propose(raft, kind: int, payload: bytes) -> EntryId:
         raise NotLeaderError("this node does not lead")
     if raft.uncommitted_bytes > raft.config.uncommitted_bytes_max:
         raise BusyError("too much is proposed and not yet committed")
-    return _append(raft, kind, payload)
+    if raft.transfer_to:
+        raise BusyError("leadership is being handed over")
+    return append(raft, kind, payload)
 
 
-def propose_membership(raft, membership: Membership) -> EntryId:
-    """Append a membership that differs in one voter at most; it is in effect at once.
-
-    One change at a time, and none before an entry of this term is committed: two leaders of
-    different terms could otherwise decide with quorums that share no node (Ongaro's erratum).
-    """
-    if raft.role is not Role.LEADER:
-        raise NotLeaderError("this node does not lead")
-    if raft.log.commit_index < raft.term_start_index:
-        raise ChangeRefusedError("no entry of this leader's term is committed yet")
-    if raft.log.membership_index > raft.log.commit_index:
-        raise ChangeRefusedError("another membership change is under way")
-    if voters_changed(raft.membership, membership) > 1:
-        raise ChangeRefusedError("one voter at a time")
-    entry_id = _append(raft, EntryKind.MEMBERSHIP, encode_membership(membership))
-    _follow_membership(raft)
-    return entry_id
-
-
-def _follow_membership(raft) -> None:
-    """Keep a Progress for every other member, and for no one else."""
+def follow_membership(raft) -> None:
+    """Keep a Progress for every other member, and for no one else; changes.py may have work."""
     members = {member.node_id for member in raft.membership.members} - {raft.node_id}
     for node_id in [n for n in raft.progress if n not in members]:
         del raft.progress[node_id]
     for node_id in sorted(members - raft.progress.keys()):
         raft.progress[node_id] = Progress(raft.log.last_index + 1, heard_ms=raft.now_ms)
+    raft.steps_needed = raft.membership.asks_for_steps(raft.node_id)
+    if raft.reads_waiting:
+        _release_reads(raft)    # the voter that they waited for may count no more
 
 
 # --- sending
 
 
 def flush(raft) -> None:
-    """What a leader sends once a turn: membership steps, new entries, new read rounds."""
-    _maintain_membership(raft)
+    """What a leader sends once a turn: new entries, new read rounds."""
     slices: dict[int, list] = {}        # followers in step are sent the same list
     for node_id, progress in raft.progress.items():
-        _send_appends(raft, node_id, progress, slices)
+        send_appends(raft, node_id, progress, slices)
     if raft.reads_new and raft.leads_ready:
         raft.read_round += 1
         raft.reads_waiting.append((raft.read_round, raft.log.commit_index, raft.reads_new))
@@ -127,7 +115,8 @@ def flush(raft) -> None:
         _release_reads(raft)
 
 
-def _send_appends(raft, node_id: int, progress: Progress, slices: dict[int, list]) -> None:
+def send_appends(raft, node_id: int, progress: Progress, slices: dict[int, list]) -> None:
+    """All that this follower may be sent now; `slices`: entries from an index on, once found."""
     log, config = raft.log, raft.config
     while True:
         next_index = progress.next_index
@@ -163,6 +152,7 @@ def _send_appends(raft, node_id: int, progress: Progress, slices: dict[int, list
 
 def _heartbeat(raft) -> None:
     raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
+    raft.transfer_asked = False     # the target is asked again
     commit_index = raft.log.commit_index
     for node_id, progress in raft.progress.items():
         raft.send(node_id, Heartbeat(raft.current_term, min(commit_index, progress.match_index),
@@ -179,6 +169,7 @@ def _heard(raft, sender: int, term: int) -> Progress | None:
     progress = raft.progress.get(sender)
     if progress is not None:
         progress.heard_ms = raft.now_ms
+        progress.was_heard = True
     return progress
 
 
@@ -235,27 +226,3 @@ def _release_reads(raft) -> None:
     while waiting and waiting[0][0] <= confirmed:
         _, index, tokens = waiting.popleft()
         raft.reads_done += [ReadState(token, index) for token in tokens]
-
-
-# --- membership steps that a leader takes by itself
-
-
-def _maintain_membership(raft) -> None:
-    """Declare the cluster founded, and promote learners that have caught up, one at a time."""
-    log, membership = raft.log, raft.membership
-    if log.commit_index < raft.term_start_index or log.membership_index > log.commit_index:
-        return
-    if not membership.founded:
-        others = [node_id for node_id in membership.voters if node_id != raft.node_id]
-        if all(raft.progress[node_id].match_index >= 1 for node_id in others):
-            propose_membership(raft, membership.as_founded())
-        return
-    for member in membership.members:
-        progress = raft.progress.get(member.node_id)
-        if (progress is not None and not member.voter and not progress.probing
-                and progress.match_index + _CAUGHT_UP_ENTRIES >= log.last_index
-                and progress.match_index >= log.membership_index
-                and raft.now_ms - progress.heard_ms < raft.election_timeout_ms):
-            promoted = Member(member.node_id, member.address, True)
-            propose_membership(raft, membership.with_member(promoted))
-            return

@@ -47,6 +47,11 @@ class RaftLog:
         return self._memberships[-1][1]
 
     @property
+    def membership_before(self) -> Membership:
+        """The one before the newest; it decides again if the newest is replaced."""
+        return self._memberships[-2][1] if len(self._memberships) > 1 else NO_MEMBERSHIP
+
+    @property
     def membership_index(self) -> int:
         """Where the newest membership stands."""
         return self._memberships[-1][0]

@@ -17,11 +17,16 @@ class Progress:
     match_index: int = 0            # known to be durable there, and equal to the leader's
     probing: bool = True
     probe_sent: bool = False        # the one append of PROBE is on its way
-    heard_ms: int = 0               # when the last message came from it
+    heard_ms: int = 0               # when the last message came from it, or the term began
+    was_heard: bool = False         # a message came from it in this term
     acknowledged_ms: int = 0        # when match_index last grew, or sending began
     round: int = 0                  # newest read round that it answered
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)   # (last index, bytes)
     in_flight_bytes: int = 0
+
+    def heard_within(self, duration_ms: int, now_ms: int) -> bool:
+        """Whether a message came from it in this term, less than so long ago."""
+        return self.was_heard and now_ms - self.heard_ms < duration_ms
 
     def probe(self) -> None:
         """Forget what is on its way; begin behind what is known.

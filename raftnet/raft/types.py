@@ -112,8 +112,15 @@ class HeartbeatReply:
     sent_ms: int
 
 
+@dataclass(slots=True)
+class TimeoutNow:
+    """The leader asks the receiver to take over at once (thesis 3.10)."""
+
+    term: int
+
+
 Message = (PreVote | PreVoteReply | Vote | VoteReply | Append | AppendReply | Heartbeat
-           | HeartbeatReply)
+           | HeartbeatReply | TimeoutNow)
 
 
 class Outgoing(NamedTuple):

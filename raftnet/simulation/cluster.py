@@ -1,35 +1,38 @@
 """SimulatedCluster: nodes, network, disks, clocks and clients in one process, out of one seed.
 
-Two phases. Faults (faults.py), with the invariants checked after every event. Then everything that
-can be healed is healed: within a bounded time a majority must elect, answer every client and be
-drained (liveness), and a follower that was cut off for a while comes back without unseating the
-leader; then the histories are judged.
+Two phases. Faults (faults.py, memberfaults.py), with the invariants checked after every event. Then
+everything that can be healed is healed, and what must come of that within a bounded time is in
+settling.py; then the histories are judged.
+
+Addresses and identities are apart: `nodes` has who is at an address now, `lost` the node ids whose
+data is gone, `holder` finds the node whose directory has an identity.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raftnet.config import Config
-from raftnet.raft.membership import quorum
-from raftnet.replica import Phase, Start
+from raftnet.raft.membership import Membership
+from raftnet.replica import Start
 from raftnet.simulation import faults
 from raftnet.simulation.client import SimulatedClient
+from raftnet.simulation.disk import SimulatedDisk
 from raftnet.simulation.events import Scheduler
 from raftnet.simulation.faults import Faults
 from raftnet.simulation.invariants import InvariantError, Invariants
 from raftnet.simulation.network import NetworkProfile, SimulatedNetwork
-from raftnet.simulation.node import DiskProfile, SimulatedNode
+from raftnet.simulation.node import SimulatedNode
+from raftnet.simulation.operators import SimulatedOperator
+from raftnet.simulation.settling import Settling
 from raftnet.simulation.trace import Trace
 from raftnet.storage.store import Job, Store
+from raftnet.wire.frames import Kind
 
 _PORT = 5001
-_HEAL_LIMIT_MS = 40_000
-_SETTLE_MS = 100
 _RESTART_MS_MAX = 5_000
 _EVENTS_A_MOMENT_MAX = 50_000   # more, and time would stand still: they cause each other
-# A settled leader's follower is cut off for so long, and has so long to come back.
-_ABSENCE_MS, _RETURN_MS = 4_000, 1_500
 DURATION_MS = 30_000
+_EMPTIED = "an emptied node never votes under its old id"
 
 
 @dataclass(slots=True)
@@ -55,15 +58,19 @@ class SimulatedCluster:
             self.profile.network = network
         self.network = SimulatedNetwork(self.scheduler, self.profile.network)
         self.faults = Faults(self, self.profile.faults, self.profile.fault_every_ms)
-        self.invariants = Invariants()
+        self.invariants = Invariants(self._ran_within)
         self.founders = count
-        self.lost: set[str] = set()         # nodes whose data is gone or damaged
+        self.lost: set[int] = set()         # node ids whose data is gone
+        self.is_stuck = False               # in the end no quorum of whole nodes was left
         self.speeds_differ = False          # wildly: some run at half or double
-        self.nodes: dict[str, SimulatedNode] = {}
-        addresses = [f"127.0.0.1:{_PORT + i}" for i in range(count)]
+        self.nodes: dict[str, SimulatedNode] = {}       # by address
+        self._ran_ms: dict[int, int] = {}   # by node id: when its last process ended
+        self._addresses = 0                 # given so far
+        addresses = [self.new_address() for _ in range(count)]
         for address in addresses:
-            self._add(Start(address, founders=list(addresses)))
+            self.add(Start(address, founders=list(addresses)))
         self.clients = [SimulatedClient(self, number) for number in range(clients)]
+        self.operators: list[SimulatedOperator] = []
 
     def _draw_profile(self) -> Profile:
         randint, chance = self.scheduler.randint, self.scheduler.chance
@@ -74,31 +81,110 @@ class SimulatedCluster:
         names = tuple(name for name in faults.KINDS if chance(60))
         return Profile(network, randint(300, 4_000), names)
 
-    def _add(self, start: Start) -> SimulatedNode:
+    # --- what faults do with the nodes
+
+    def new_address(self) -> str:
+        """One that nobody has had."""
+        self._addresses += 1
+        return f"127.0.0.1:{_PORT + self._addresses - 1}"
+
+    def add(self, start: Start) -> SimulatedNode:
+        """A node with an empty directory, started soon."""
         node = SimulatedNode(self, start, Config())
         self.nodes[start.address] = node
         self.scheduler.after(self.scheduler.randint(0, 200), lambda: self._start(node))
         return node
 
-    # --- what nodes and faults tell
+    def ask(self, kind: Kind, body: bytes, at: str = "") -> None:
+        """An operator asks the leader, or the node `at`, for a change; not after the faults."""
+        if self.faults.running:
+            number = len(self.operators)
+            self.operators.append(SimulatedOperator(self, number, kind, body, at))
+
+    def lose(self, node_id: int, invariant: str) -> None:
+        """The data of that identity is gone: a further promise of it breaks the invariant."""
+        self.lost.add(node_id)
+        self.invariants.promises.end(node_id, invariant)
+
+    def empty(self, node: SimulatedNode, start: Start | None = None) -> None:
+        """The directory of a node that does not run is emptied; it is started by `start`, or by one
+        of the commands that people may give. An old copy beside its owner goes for good."""
+        assert not node.running
+        if node.old_copy and self.holder(node.node_id) is not None:
+            self.retire(node)
+            return
+        if node.node_id:
+            self.lose(node.node_id, _EMPTIED)
+        self.note(node.address, "its directory is emptied")
+        node.disk = SimulatedDisk(node.address)
+        node.old_copy = node.damaged = False
+        node.node_id, node.last_membership = 0, (0, Membership(b"", ()))
+        node.start = start or self._draw_start(node)
+
+    def _draw_start(self, node: SimulatedNode) -> Start:
+        contact = self.contact(node)
+        how = self.scheduler.randint(0, 2)
+        if how == 0 or not contact:
+            return node.start           # the same command as ever
+        if how == 1:
+            return Start(node.address, join=contact)
+        return Start(node.address, founders=[node.address])
+
+    def retire(self, node: SimulatedNode) -> None:
+        """A node that does not run is never started again."""
+        assert not node.running
+        self.note(node.address, "is gone for good")
+        if not node.old_copy:
+            self.lost.add(node.node_id)
+        del self.nodes[node.address]
+
+    def move(self, node: SimulatedNode, contact: str) -> None:
+        """A node that does not run will be started at another address."""
+        assert not node.running
+        del self.nodes[node.address]
+        moved = node.address
+        node.address = self.new_address()
+        self.note(node.address, f"is where {moved} moved to")
+        node.start = Start(node.address, join=contact)
+        self.nodes[node.address] = node
+
+    # --- what nodes tell
 
     def note(self, place: str, what: str, kind: int = 0, body: bytes = b"") -> None:
         """An event for the trace."""
         self.trace.note(self.scheduler.now_ms, place, what, kind, body)
 
     def opened(self, node: SimulatedNode, store: Store) -> None:
-        """A process has read its directory: what it promised must be there."""
-        self.invariants.reopened(node.address, store)
+        """A process has read its directory: what it promised must be there. It knows nobody yet,
+        so an old copy that was not noticed is taken away."""
+        if not node.old_copy:
+            self.invariants.reopened(node.address, store)
+        node.damaged = False
+        for other in list(self.nodes.values()):
+            if other is not node and other.old_copy:
+                if other.running:
+                    other.crash(power_loss=False)
+                self.empty(other)
 
     def refused_to_start(self, node: SimulatedNode) -> None:
-        """A damaged directory was noticed: right, if it was damaged."""
-        if node.address not in self.lost:
+        """A damaged directory was noticed: right, if it was damaged. It is emptied."""
+        if not node.damaged:
             raise InvariantError(f"a promise's entries survive any crash: {node.address} does not "
                                  f"start, and nobody damaged its files: {self.trace.last(1)}")
+        self.empty(node)
+
+    def stopped_itself(self, node: SimulatedNode) -> None:
+        """A node was told that its directory is an old copy: right, if it is one."""
+        if not node.old_copy:
+            raise InvariantError(f"only an old copy is told so: {node.address} stops, and its "
+                                 f"directory is the newest: {self.trace.last(1)}")
+        self.empty(node)
 
     def ended(self, node: SimulatedNode) -> None:
         """A process ended: it is started again later."""
-        self.invariants.forget_life(node.address)
+        self.invariants.forget_life(node)
+        if not node.old_copy:
+            self._ran_ms[node.node_id] = self.scheduler.now_ms
         self.scheduler.after(self.scheduler.randint(50, _RESTART_MS_MAX),
                              lambda: self._start(node))
 
@@ -110,31 +196,88 @@ class SimulatedCluster:
         """After every event."""
         self.invariants.check(node)
 
-    def may_lose(self, node: SimulatedNode) -> bool:
-        """Whether the data of this node may be lost too: a quorum of whole ones must remain."""
-        lost = self.lost | {node.address}
-        members = [n for n in self.nodes.values()]
-        # Whoever joined may vote by now: the smallest and the largest membership both count.
-        return all(count - len(lost) >= quorum(count, 0)
-                   for count in {self.founders, len(members)}) and self.is_founded
+    def _start(self, node: SimulatedNode) -> None:
+        if self.nodes.get(node.address) is not node or node.running:
+            return
+        if self.scheduler.now_ms < node.down_until_ms:
+            self.scheduler.after(node.down_until_ms - self.scheduler.now_ms,
+                                 lambda: self._start(node))
+            return
+        node.boot()
+
+    # --- who is there
 
     @property
     def is_founded(self) -> bool:
         """Whether some node says so: before that, a loss may end the founding for good."""
-        return any(n.running and n.replica.why_not_serving() is None for n in self.nodes.values())
+        return any(n.running and n.replica.why_not_serving() is None and not self.is_foreign(n)
+                   for n in self.nodes.values())
 
-    def lose(self, node: SimulatedNode) -> None:
-        """The data of this node is gone or damaged."""
-        self.lost.add(node.address)
-        self.invariants.lost(node.address)
+    def is_foreign(self, node: SimulatedNode) -> bool:
+        """Whether a running node belongs to another cluster: a lone founder does, at first."""
+        return (node.replica.raft is not None
+                and node.replica.cluster_id != self.invariants.cluster_id)
 
-    def join(self, contact: str) -> None:
-        """One more node, which asks `contact` to be taken in."""
-        self._add(Start(f"127.0.0.1:{_PORT + len(self.nodes)}", join=contact))
+    def holder(self, node_id: int) -> SimulatedNode | None:
+        """The node whose directory has that identity; None: nobody's."""
+        for node in self.nodes.values():
+            if node.node_id == node_id and not node.old_copy:
+                return node
+        return None
 
-    def _start(self, node: SimulatedNode) -> None:
-        if not node.running:
-            node.boot()
+    def is_whole(self, node_id: int) -> bool:
+        """Whether that identity's data is all there."""
+        if node_id in self.lost:
+            return False
+        holder = self.holder(node_id)
+        return holder is not None and not holder.damaged
+
+    def belongs(self, address: str) -> bool:
+        """Whether a member is at that address, by its identity."""
+        node = self.nodes.get(address)
+        return (node is not None and not node.old_copy
+                and self.invariants.membership.member(node.node_id) is not None)
+
+    def contact(self, node: SimulatedNode) -> str:
+        """The address of another node that runs and is a member; "": there is none."""
+        membership = self.invariants.membership
+        found = [n.address for n in self.nodes.values() if n.running and n is not node
+                 and not n.old_copy and membership.member(n.node_id) is not None]
+        return found[self.scheduler.randint(0, len(found) - 1)] if found else ""
+
+    def memberships(self) -> list[Membership]:
+        """The newest that is committed, if any is, and those after it in the log of any node."""
+        invariants = self.invariants
+        found = [invariants.membership] if invariants.membership_index else []
+        for node in self.nodes.values():
+            index, membership = node.last_membership
+            if node.running and node.replica.raft is not None:
+                log = node.replica.raft.log
+                index, membership = log.membership_index, log.membership
+            if (index > invariants.membership_index
+                    and membership.cluster_id == invariants.cluster_id):
+                found.append(membership)
+        return found
+
+    def may_lose(self, node: SimulatedNode) -> bool:
+        """Whether the data of this node may be lost too: of each membership that may be in effect
+        a quorum of whole voters must remain."""
+        return self.is_founded and self._quorum_without(node.node_id)
+
+    def can_decide(self) -> bool:
+        """Whether a quorum of whole voters is left. It may not be where a directory was emptied in
+        the moment in which a change of the members still counted on it."""
+        return self._quorum_without(0)
+
+    def _quorum_without(self, node_id: int) -> bool:
+        return all(sum(v != node_id and self.is_whole(v) for v in membership.voters)
+                   >= membership.quorum for membership in self.memberships())
+
+    def _ran_within(self, node_id: int, duration_ms: int) -> bool:
+        holder = self.holder(node_id)
+        if holder is not None and holder.running:
+            return True
+        return (self.scheduler.now_ms - self._ran_ms.get(node_id, -duration_ms)) < duration_ms
 
     # --- a run
 
@@ -157,81 +300,5 @@ class SimulatedCluster:
         """Both phases. Raises InvariantError."""
         self.scheduler.after(self.scheduler.randint(200, 3_000), self.faults.begin)
         self.run_until(faults_ms, steps)
-        self._heal()
-        self._await("every client is answered", lambda: all(c.idle for c in self.clients))
-        drainer = self.clients[0]
-        while True:
-            before = len(drainer.received)
-            drainer.drain()
-            self._await("the queue is drained", lambda: drainer.idle)
-            if len(drainer.received) == before:
-                break
-        self._await("all nodes are equal", self._all_equal)
-        self._cut_off_a_follower()
-        self.invariants.check_histories(self.clients)
-
-    def _heal(self) -> None:
-        self.note("", "everything heals")
-        self.faults.end()
-        self.network.heal()
-        self.network.profile = NetworkProfile()
-        for node in self.nodes.values():
-            node.disk_profile = DiskProfile()
-            node.disk.full = False
-            node.disk.fail_at(0)
-            if node.running and node.paused:
-                node.resume()
-            if not node.running:
-                node.boot()
-        for client in self.clients:
-            client.stopping = True
-
-    def _await(self, what: str, condition: Callable[[], bool]) -> None:
-        end = self.scheduler.now_ms + _HEAL_LIMIT_MS
-        while not condition():
-            if self.scheduler.now_ms >= end:
-                raise InvariantError(f"liveness: not within {_HEAL_LIMIT_MS} ms: {what}")
-            self.run_until(self.scheduler.now_ms + _SETTLE_MS)
-
-    def _cut_off_a_follower(self) -> None:
-        """Who was away too long to have a leader must not cost the others theirs (thesis 9.6)."""
-        self._await("no disk hangs any more",
-                    lambda: self._all_equal() and all(n.disk_idle for n in self.nodes.values()))
-        leader = next(n for n in self.nodes.values() if n.running and n.replica.leads)
-        membership = leader.replica.raft.membership
-        voters = [m.address for m in membership.members
-                  if m.voter and m.address != leader.address and m.address not in self.lost]
-        if len(voters) <= membership.quorum - 1 or self.speeds_differ:
-            # Without one of them the leader has no quorum, and must step down; and a clock at
-            # double speed is out of patience before one at half speed sends a heartbeat.
-            return
-        away = voters[self.scheduler.randint(0, len(voters) - 1)]
-        term = leader.replica.raft.current_term
-        self.note(away, "is cut off from the others")
-        for other in self.nodes:
-            self.network.cut(away, other)
-            self.network.cut(other, away)
-        self.run_until(self.scheduler.now_ms + _ABSENCE_MS)
-        self.note(away, "is back")
-        self.network.heal()
-        self.run_until(self.scheduler.now_ms + _RETURN_MS)
-        if not (leader.running and leader.replica.leads) or leader.replica.raft.current_term != term:
-            raise InvariantError(f"a settled leader stays: {leader.address} lost term {term} when "
-                                 f"{away} came back")
-
-    def _asks_in_vain(self, node: SimulatedNode) -> bool:
-        """A newcomer whose only contact is lost, or asks in vain itself."""
-        contact = node.start.join
-        return contact in self.lost or (contact in self.nodes and node.running
-                                        and node.replica.phase is Phase.JOINING
-                                        and self._asks_in_vain(self.nodes[contact]))
-
-    def _all_equal(self) -> bool:
-        """One leader, and everybody whose data is whole has applied the same."""
-        whole = [n for n in self.nodes.values() if n.address not in self.lost
-                 and not self._asks_in_vain(n)]
-        if not all(n.running and n.replica.phase is Phase.RUNNING for n in whole):
-            return False
-        leads = sum(n.running and n.replica.leads for n in self.nodes.values())
-        states = {(n.replica.machine.applied_index, n.replica.machine.digest) for n in whole}
-        return leads == 1 and len(states) == 1
+        self.is_stuck = not Settling(self).run()
+        self.invariants.check_histories(self.clients, drained=not self.is_stuck)

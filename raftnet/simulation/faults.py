@@ -1,24 +1,28 @@
-"""Faults: what may go wrong in a simulated cluster, drawn from its seed.
+"""Faults: what may go wrong in a simulated cluster, drawn from its seed. Those about who belongs to
+it are in memberfaults.py.
 
 Rules: a fault begins at a random moment, at a random node (half the time the leader), and ends by
-itself; what cannot be undone (a wiped directory, a flipped bit in synced data) is done to fewer
+itself; what cannot be undone (an emptied directory, a flipped bit in synced data) is done to fewer
 nodes than would cost the quorum. Which kinds occur, and how often, is drawn too.
 """
 
-from raftnet.simulation.disk import SimulatedDisk
+from raftnet.errors import ChangeRefusedError
+from raftnet.simulation import memberfaults
+from raftnet.simulation.memberfaults import MemberFaults
 from raftnet.simulation.node import DiskProfile, SimulatedNode
 from raftnet.storage.logfile import LOG_NAME
 from raftnet.storage.metafile import META_NAME
 from raftnet.storage.records import HEADER_BYTES, scan_records
 
 KINDS = ("crash", "power loss", "all crash", "pause", "isolate", "one way", "halves", "bridge",
-         "minority", "slow link", "slow disk", "hung disk", "full disk", "failing disk", "clock", "join",
-         "wipe", "bit flip")
+         "minority", "slow link", "slow disk", "hung disk", "full disk", "failing disk", "clock",
+         "bit flip", *memberfaults.KINDS)
 _PAUSE_MS_MAX = 5_000
 _CUT_MS_MAX = 4_000
 _LATE_MS_MAX = 6_000
 _FOLLOWS_MS_MAX = 500       # long enough to hear of a new leader
 _WATCH_MS_MAX = 100
+_HAND_BACKS_MAX = 20
 _SLOW_DISK_MS_MAX = 2_000
 _HUNG_DISK_MS = 10_000
 
@@ -32,36 +36,41 @@ class Faults:
         self.kinds = kinds
         self.every_ms = every_ms
         self.counts: dict[str, int] = {}
-        self._running = self._ended = False
-        self._joined = 0
+        self.running = False        # things go wrong now
+        self._ended = False
+        self._members = MemberFaults(cluster)
 
     def begin(self) -> None:
         """From now on things go wrong; not any more in a run that was shorter than that."""
-        self._running = not self._ended
+        self.running = not self._ended
         self._next()
 
     def end(self) -> None:
         """Nothing new goes wrong; the cluster heals what can be healed."""
-        self._running, self._ended = False, True
+        self.running, self._ended = False, True
 
     def _next(self) -> None:
-        if self._running and self.kinds:
+        if self.running and self.kinds:
             self._scheduler.after(self._scheduler.randint(1, 2 * self.every_ms), self._happen)
 
     def _happen(self) -> None:
-        if not self._running:
+        if not self.running:
             return
         scheduler = self._scheduler
         name = self.kinds[scheduler.randint(0, len(self.kinds) - 1)]
         running = [n for n in self._cluster.nodes.values() if n.running and not n.paused]
         if running:
-            leaders = [n for n in running if n.replica.leads]
+            leaders = [n for n in running if n.replica.leads and not self._cluster.is_foreign(n)]
             node = running[scheduler.randint(0, len(running) - 1)]
             if leaders and scheduler.chance(50):
                 node = leaders[scheduler.randint(0, len(leaders) - 1)]
             self.counts[name] = self.counts.get(name, 0) + 1
             self._cluster.note(node.address, f"fault: {name}")
-            getattr(self, "_" + name.replace(" ", "_"))(node)
+            if name in memberfaults.KINDS:
+                getattr(self._members, name)(node)
+            else:
+                getattr(self, "_" + name.replace(" ", "_"))(node)
+            self._members.look_around()
         self._next()
 
     def _after(self, low_ms: int, high_ms: int, event) -> None:
@@ -92,7 +101,7 @@ class Faults:
         return [address for address in self._cluster.nodes if address != node.address]
 
     def _heal_later(self) -> None:
-        self._after(100, _CUT_MS_MAX, lambda: self._running and self._cluster.network.heal())
+        self._after(100, _CUT_MS_MAX, lambda: self.running and self._cluster.network.heal())
 
     def _isolate(self, node: SimulatedNode) -> None:
         for other in self._others(node):
@@ -143,24 +152,52 @@ class Faults:
         self._cluster.network.slow(other, node.address,
                                    self._scheduler.randint(500, _LATE_MS_MAX), both=False)
         end_ms = self._scheduler.now_ms + self._scheduler.randint(500, _CUT_MS_MAX)
-        self._reunite_when_led(far, end_ms)
+        self._reunite_when_led(far, end_ms, self._may_crash_leaders)
 
-    def _reunite_when_led(self, far: list[str], end_ms: int) -> None:
-        """Once one of `far` leads, or time is up, all see each other again."""
-        if not self._running:
+    def _deposed(self, node: SimulatedNode) -> None:
+        """The same, and the successor hands the leadership back at once. Not among KINDS: for
+        profiles that want nothing else."""
+        far = self._others(node)
+        other = far.pop(self._scheduler.randint(0, len(far) - 1))
+        self._cut_between(set(far), {node.address, other})
+        self._cluster.network.slow(other, node.address,
+                                   self._scheduler.randint(1_500, _LATE_MS_MAX), both=False)
+        self._reunite_when_led(far, self._scheduler.now_ms + _CUT_MS_MAX,
+                               lambda: self._hand_back(node, _HAND_BACKS_MAX))
+
+    def _hand_back(self, node: SimulatedNode, tries: int) -> None:
+        """As soon as the leader hears this node again."""
+        leader = next((n for n in self._cluster.nodes.values()
+                       if n.running and not n.paused and n.replica.leads), None)
+        if not (self.running and node.running and tries) or leader is node:
             return
-        nodes = [self._cluster.nodes[address] for address in far]
+        try:
+            if leader is not None:
+                leader.replica.raft.transfer(node.replica.node_id)
+                return
+        except ChangeRefusedError:
+            pass            # not heard yet, or something else is under way
+        self._after(1, _WATCH_MS_MAX, lambda: self._hand_back(node, tries - 1))
+
+    def _reunite_when_led(self, far: list[str], end_ms: int, then) -> None:
+        """Once one of `far` leads, or time is up, all see each other again."""
+        if not self.running:
+            return
+        nodes = [n for address, n in self._cluster.nodes.items() if address in far]
         if self._scheduler.now_ms < end_ms and not any(n.running and n.replica.leads
                                                        for n in nodes):
-            self._after(1, _WATCH_MS_MAX, lambda: self._reunite_when_led(far, end_ms))
+            self._after(1, _WATCH_MS_MAX, lambda: self._reunite_when_led(far, end_ms, then))
             return
         self._cluster.network.heal()
+        then()
+
+    def _may_crash_leaders(self) -> None:
         if self._scheduler.chance(50):
             self._after(1, _FOLLOWS_MS_MAX, self._crash_leaders)
 
     def _crash_leaders(self) -> None:
         for node in list(self._cluster.nodes.values()):
-            if self._running and node.running and not node.paused and node.replica.leads:
+            if self.running and node.running and not node.paused and node.replica.leads:
                 node.crash(power_loss=False)
 
     # --- disks
@@ -180,16 +217,9 @@ class Faults:
     def _failing_disk(self, node: SimulatedNode) -> None:
         node.disk.fail_at(self._scheduler.randint(1, 50), self._scheduler.chance(50))
 
-    def _wipe(self, node: SimulatedNode) -> None:
-        """The directory is emptied; its node comes back as a stranger and must do no harm."""
-        if self._cluster.may_lose(node):
-            node.crash(power_loss=False)
-            node.disk = SimulatedDisk(node.address)
-            self._cluster.lose(node)
-
     def _bit_flip(self, node: SimulatedNode) -> None:
         """Synced data changes while the node is down: it must refuse, or lose nothing by it."""
-        if not self._cluster.may_lose(node):
+        if node.old_copy or not self._cluster.may_lose(node):
             return
         node.crash(power_loss=True)
         name = (LOG_NAME, META_NAME)[self._scheduler.randint(0, 1)]
@@ -198,7 +228,7 @@ class Faults:
             position = self._scheduler.randint(0, self._certain_bytes(name, data) - 1)
             data[position] ^= 1 << self._scheduler.randint(0, 7)
             node.disk.put(name, bytes(data))
-            self._cluster.lose(node)
+            node.damaged = True
 
     @staticmethod
     def _certain_bytes(name: str, data: bytearray) -> int:
@@ -213,7 +243,7 @@ class Faults:
                 synced = max(synced, synced_offset)
         return synced
 
-    # --- clocks and members
+    # --- clocks
 
     def _clock(self, node: SimulatedNode) -> None:
         """A monotonic clock that runs at another speed from its next start on."""
@@ -222,8 +252,3 @@ class Faults:
         node.crash(power_loss=False)
         node.clock_permille = (self._scheduler.randint(500, 2_000) if wild
                                else self._scheduler.randint(950, 1_050))
-
-    def _join(self, node: SimulatedNode) -> None:
-        if self._joined < 2:
-            self._joined += 1
-            self._cluster.join(node.address)

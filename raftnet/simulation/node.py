@@ -1,15 +1,17 @@
 """SimulatedNode: a real Replica, Store and Machine with simulated network, disk, clock and chance.
 
 It stands in the place of server.py and net/: greets other nodes, carries frames, calls
-Store.perform when the simulated disk has had its time, and crashes.
+Store.perform when the simulated disk has had its time, hands over before it stops, and crashes.
 """
 
 from collections import deque
 from dataclasses import dataclass
 
 from raftnet.config import Config
-from raftnet.errors import DiskFullError, MalformedError, StorageError
+from raftnet.errors import (
+    ChangeRefusedError, DiskFullError, ErrorCode, MalformedError, StorageError)
 from raftnet.net.messages import encode_message
+from raftnet.raft.membership import NO_MEMBERSHIP
 from raftnet.replica import Replica, Start
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage.store import Job, Store
@@ -17,6 +19,8 @@ from raftnet.wire import requests
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind, encode_frame
 
 _REDIAL_MS = 50
+_REDIAL_AFTER_REFUSAL_MS = 500
+_REDIAL_MS_MAX = 400            # where nobody answers
 _DISK_FULL_RETRY_MS = 500
 
 
@@ -40,13 +44,18 @@ class DiskProfile:
 class Link:
     """A connection that one node dialled and another accepted."""
 
-    __slots__ = ("dialler", "acceptor", "identity", "ready", "ended")
+    __slots__ = ("dialler", "acceptor", "address", "identity", "hello", "acceptor_id", "ready",
+                 "refused", "ended")
 
     def __init__(self, dialler: "SimulatedNode", acceptor: "SimulatedNode"):
         self.dialler = dialler
         self.acceptor = acceptor
+        self.address = acceptor.address     # that was dialled
         self.identity = 0           # the dialler's node id, once the acceptor takes its messages
+        self.hello = None           # with which the dialler greeted
+        self.acceptor_id = 0        # the acceptor's node id, once it answered the greeting
         self.ready = False          # the dialler may send messages
+        self.refused = False        # the dialler was told that it does not belong here
         self.ended = False          # nothing arrives any more, at either end
 
     def end(self) -> None:
@@ -68,6 +77,13 @@ class SimulatedNode:
         self.start = start
         self.config = config
         self.disk = SimulatedDisk(start.address)
+        self.node_id = 0                # of the directory, since it was opened; 0: not yet
+        self.damaged = False            # a bit of the directory was flipped while it was down
+        self.down_until_ms = 0          # nobody starts it before
+        self.old_copy = False           # the directory is an old copy of itself or of another's
+        # The newest membership of its log and its index, when the process ended.
+        self.last_membership = (0, NO_MEMBERSHIP)
+        self.met: dict[int, tuple[int, int]] = {}   # whom this process knows: (boot, process)
         self.disk_profile = DiskProfile()
         self.life = 0                   # how often it was started; what is of an older life is void
         self.running = False
@@ -78,6 +94,8 @@ class SimulatedNode:
         self._jobs: list[Job] = []      # waiting for the disk
         self._batch: list[Job] = []     # done together, with one sync, at the moment
         self._turn_due = False          # something came: a turn follows in the same moment
+        self._stopping = False          # SIGTERM came
+        self._hand_over_deadline_ms: int | None = None
         self._timer_ms: int | None = None
         self._waiting_events: list = []     # what came while paused
         self._dialling: set[str] = set()        # addresses that are tried again and again
@@ -95,7 +113,8 @@ class SimulatedNode:
         self.running, self.paused = True, False
         self._began_ms = scheduler.now_ms
         self._jobs, self._batch, self._timer_ms = [], [], None
-        self._waiting_events, self._turn_due = [], False
+        self._waiting_events, self._turn_due, self.met = [], False, {}
+        self._stopping, self._hand_over_deadline_ms = False, None
         self.links, self.accepted, self._was_up, self._dialling = {}, [], set(), set()
         self.cluster.note(self.address, "start")
         try:
@@ -108,6 +127,7 @@ class SimulatedNode:
             self._give_up(f"does not start: {error}")
             self.cluster.refused_to_start(self)
             return
+        self.node_id = store.node_id
         self.cluster.opened(self, store)
         self._let_happen(lambda: self._begin(store))
 
@@ -125,7 +145,6 @@ class SimulatedNode:
 
     def crash(self, power_loss: bool) -> None:
         """End the process; a power loss also takes what was not synced."""
-        assert self.running
         scheduler = self.scheduler
         self.cluster.note(self.address, "power loss" if power_loss else "kill -9")
         if self._batch and scheduler.chance(50):
@@ -135,14 +154,52 @@ class SimulatedNode:
                 self.replica.store.perform(self._batch)
             except (StorageError, DiskFullError):
                 self._batch = []    # as far as it came; nobody hears of it
+        self._end()
+        if power_loss:
+            self.disk = self.disk.crash(scheduler.randint)
+        self.cluster.ended(self)
+
+    def _end(self) -> None:
+        assert self.running
         self.running = False
+        if self.replica is not None and self.replica.raft is not None:
+            log = self.replica.raft.log
+            self.last_membership = log.membership_index, log.membership
         self.replica = None
         for link in [*self.links.values(), *self.accepted]:
             link.end()
-        if power_loss:
-            self.disk = self.disk.crash(scheduler.randint)
-        else:
-            self.disk.kill()
+        self.disk.kill()
+
+    def stop(self) -> None:
+        """SIGTERM: a leader hands over first, as in server.py."""
+        self._stopping = True
+        self._turn_soon()
+
+    def _has_handed_over(self) -> bool:
+        replica = self.replica
+        if not replica.leads:
+            return True
+        if self._hand_over_deadline_ms is None:
+            successor = replica.raft.best_successor()
+            if not successor:
+                return True
+            timeout_ms = replica.raft.election_timeout_ms
+            self._hand_over_deadline_ms = self._clock_ms() + timeout_ms
+            self._later(timeout_ms * 1000 // self.clock_permille + 1, self._turn_soon)
+            try:
+                replica.raft.transfer(successor)
+            except ChangeRefusedError:
+                pass        # an operator's is under way: that one serves as well
+        return self._clock_ms() >= self._hand_over_deadline_ms
+
+    def _stop_now(self) -> None:
+        """What was given to the disk is finished."""
+        self.cluster.note(self.address, "stopped")
+        try:
+            self.replica.store.perform(self._batch + self._jobs)
+        except (StorageError, DiskFullError):
+            pass        # as far as it came; nobody hears of it
+        self._end()
         self.cluster.ended(self)
 
     def pause(self) -> None:
@@ -219,17 +276,30 @@ class SimulatedNode:
         self.cluster.check(self)    # what was heard may have committed by the old membership,
         turn = replica.turn()       # and the turn may begin a new one
         self.cluster.check(self)
+        if replica.stop_reason:
+            self.cluster.note(self.address, f"stops: {replica.stop_reason}")
+            self.crash(power_loss=False)
+            self.cluster.stopped_itself(self)
+            return
         if turn.peers_changed:
             self._dial_all()
-        for address, message in turn.messages:
-            self._send(address, *encode_message(message))
+            self._greet_again()
+        for address, node_id, message in turn.messages:
+            link = self.links.get(address)
+            if link is not None and link.ready and link.acceptor_id == node_id:
+                self.cluster.invariants.sends(self, node_id, message, link)
+                self._carry(link, self, *encode_message(message))
         for address, kind, body in turn.frames:
-            self._send(address, kind, body)
+            if address in self.links:
+                self._carry(self.links[address], self, kind, body)
         for job in turn.jobs:
             self._jobs.append(job)
         self._begin_disk()
         for client, request_id, kind, body in turn.answers:
             self._answer(client, request_id, kind, body)
+        if self._stopping and self._has_handed_over():
+            self._stop_now()
+            return
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -288,9 +358,14 @@ class SimulatedNode:
     def _dial_on(self, address: str) -> None:
         if address not in self._dialling:
             self._dialling.add(address)
-            self._dial(address)
+            self._dial(address, _REDIAL_MS)
 
-    def _dial(self, address: str) -> None:
+    def greet_later(self, address: str) -> None:
+        """The other end of a greeted connection does not want this node any more."""
+        if self.running:
+            self._later(self.network.delay(), lambda: self._dial_on(address))
+
+    def _dial(self, address: str, wait_ms: int) -> None:
         """Connect and greet, and again after a while, until the greeting is answered."""
         link = self.links.get(address)
         if address not in self.replica.greetings.dial_targets() or (
@@ -298,7 +373,9 @@ class SimulatedNode:
             self._dialling.discard(address)
             return
         target = self.cluster.nodes.get(address)
+        again_ms = _REDIAL_MS
         if target is None or not target.running:
+            again_ms = min(2 * wait_ms, _REDIAL_MS_MAX)
             if address in self._was_up:
                 self._was_up.discard(address)
                 self.replica.peer_gone(address)
@@ -307,9 +384,11 @@ class SimulatedNode:
             if link is None:
                 self.links[address] = link = Link(self, target)
                 target.accepted.append(link)
+            if link.refused:
+                again_ms = _REDIAL_AFTER_REFUSAL_MS
             self._carry(link, self, Kind.HELLO,
                         requests.encode_hello(self.replica.greetings.hello()))
-        self._later(_REDIAL_MS, lambda: self._dial(address))
+        self._later(wait_ms, lambda: self._dial(address, again_ms))
 
     def _carry(self, link: "Link", sender: "SimulatedNode", kind: int, body: bytes) -> None:
         """Send a frame on a connection, from either end."""
@@ -318,10 +397,21 @@ class SimulatedNode:
         self.network.send(sender.address, receiver.address, encode_frame(kind, 1, body),
                           lambda got: receiver.arrived(link, life, got))
 
-    def _send(self, address: str, kind: int, body: bytes) -> None:
-        link = self.links.get(address)
-        if link is not None and (link.ready or kind == Kind.JOIN):
-            self._carry(link, self, kind, body)
+    def _greet_again(self) -> None:
+        """The members have changed: who belongs no more is told so."""
+        for link in self.accepted:
+            if link.identity:
+                refusal = self.replica.greetings.why_unwelcome(link.hello)
+                if refusal is not None:
+                    self._refuse(link, *refusal)
+
+    def _refuse(self, link: "Link", code: int, text: str) -> None:
+        """Say why; nothing more of this connection counts, until another greeting on it."""
+        link.identity, link.hello, link.refused = 0, None, True
+        if link.ready:
+            link.ready = False
+            link.dialler.greet_later(link.address)
+        self._carry(link, self, Kind.ERROR, requests.encode_error(code, text))
 
     def arrived(self, link: "Link", life: int, frame) -> None:
         """A frame arrives on a connection of this life."""
@@ -342,7 +432,7 @@ class SimulatedNode:
             elif kind == Kind.HELLO_REPLY:
                 self._answered(link, requests.decode_hello(body))
             else:
-                self.replica.greetings.dialled_frame(link.acceptor.address, kind, body)
+                self.replica.greetings.dialled_frame(link.address, kind, body)
         except MalformedError as error:
             raise AssertionError(f"an undamaged frame of kind {kind}: {error}") from error
         self._turn_soon()
@@ -350,29 +440,37 @@ class SimulatedNode:
     def _accepted_frame(self, link: "Link", kind: int, request_id: int, body: bytes) -> None:
         if kind >= PEER_KINDS_FROM:
             if link.identity:
+                self.cluster.invariants.accepts(self, link.hello)
                 self.replica.peer_frame(link.identity, kind, body)
         elif kind == Kind.HELLO:
             hello = requests.decode_hello(body)
-            if self.replica.greetings.greeted(hello) is not None:
+            refusal = self.replica.greetings.greeted(hello)
+            if refusal is not None:
+                self._refuse(link, *refusal)
                 return
+            link.hello, link.refused = hello, False
             if hello.cluster_id == self.replica.cluster_id and any(hello.cluster_id):
                 link.identity = hello.node_id
+                self.met[hello.node_id] = hello.boot, hello.process
             self._carry(link, self, Kind.HELLO_REPLY,
                         requests.encode_hello(self.replica.greetings.hello()))
-        else:
+        elif link.hello is not None:    # else it was refused, or its greeting was lost
             self.replica.client_frame(link, request_id, kind, body)
 
     def _answered(self, link: "Link", hello) -> None:
-        address, replica = link.acceptor.address, self.replica
+        address, replica = link.address, self.replica
         if link.ready or self.links.get(address) is not link or (
                 replica.greetings.greeted(hello, address) is not None):
             return
+        first, link.acceptor_id = not link.acceptor_id, hello.node_id
+        if hello.cluster_id == replica.cluster_id:
+            self.met[hello.node_id] = hello.boot, hello.process
         # Greetings may be lost here, and answers be of an earlier one: what counts is that the
         # other end knows us, as it does in order on a real connection.
         link.ready = hello.cluster_id == replica.cluster_id and link.identity != 0
         if link.ready:
             self._was_up.add(address)
-        if link.ready or replica.greetings.joining is not None:
+        if link.ready or first and replica.greetings.joining is not None:
             replica.peer_connected(address, hello, 1)
 
     def link_ended(self, link: "Link") -> None:
@@ -381,7 +479,7 @@ class SimulatedNode:
             return
         if link in self.accepted:
             self.accepted.remove(link)
-        address = link.acceptor.address
+        address = link.address
         if self.links.get(address) is link:
             del self.links[address]
             self._later(0, lambda: self._dial_on(address))
@@ -406,6 +504,11 @@ class SimulatedNode:
     def _client_frame(self, client, frame) -> None:
         kind, request_id, body = frame
         self.cluster.note(self.address, f"<- {client.client.name}", kind, body)
+        if kind != Kind.INVITE and self.cluster.is_foreign(self):
+            # Clients keep to the cluster that they first saw.
+            self._answer(client, request_id, Kind.ERROR,
+                         requests.encode_error(ErrorCode.NOT_LEADER, "another cluster"))
+            return
         self.replica.client_frame(client, request_id, kind, body)
         self._turn_soon()
 

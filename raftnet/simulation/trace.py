@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from zlib import crc32
 
-from raftnet.errors import MalformedError
+from raftnet.errors import ErrorCode, MalformedError
 from raftnet.net.messages import decode_message
 from raftnet.raft.describe import describe_message
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
+from raftnet.wire.requests import decode_error
 
 LAST_EVENTS = 400
 
@@ -50,4 +51,7 @@ def describe_event(now_ms: int, place: str, what: str, kind: int, body: bytes) -
             return f"{head} {describe_message(0, 0, decode_message(kind, body)).split(' ', 1)[1]}"
         except MalformedError as error:
             return f"{head} {kind}: {error}"
+    if kind == Kind.ERROR:
+        code, leader, text = decode_error(body)
+        return f"{head} ERROR {ErrorCode(code).name}{leader and ' leader ' + leader}: {text}"
     return f"{head} {Kind(kind).name} {len(body)} bytes"

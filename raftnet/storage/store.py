@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raftnet.errors import CorruptFileError, StorageError
-from raftnet.raft.entry import Entry
+from raftnet.raft.entry import Entry, EntryKind
+from raftnet.raft.membership import decode_membership
 from raftnet.raft.types import HardState
 from raftnet.storage.logfile import LOG_NAME, LogFile
 from raftnet.storage.metafile import (IDENTITY_NAME, META_NAME, NEW_SUFFIX, Identity, MetaFile,
@@ -111,17 +112,18 @@ class Store:
 
     @classmethod
     def _refuse_lost_history(cls, disk, report: Report) -> None:
-        """A founding that was interrupted leaves entry 1 at most: more than that is the log of a
-        cluster whose identity or meta was lost, and nothing is deleted by itself."""
+        """A founding that was interrupted leaves entry 1 at most, and leaving a cluster of this
+        node alone no client's entry: more than that is the log of a cluster whose identity or meta
+        was lost, and nothing is deleted by itself."""
         if not disk.exists(META_NAME):
             raise StorageError(f"{disk.path(META_NAME)}: missing, although the log holds entries: "
                                f"{_START_ANEW}")
         log, entries = LogFile.open(disk, report)
         log.close()
-        if len(entries) > 1:
+        if len(entries) > 1 and not all(map(_promises_nothing, entries)):
             raise StorageError(f"{disk.path(IDENTITY_NAME)}: missing, although the log holds "
                                f"{len(entries)} entries: {_START_ANEW}")
-        report(f"{disk.path(LOG_NAME)}: founding was interrupted: begun anew")
+        report(f"{disk.path(LOG_NAME)}: founding or joining was interrupted: begun anew")
 
     @property
     def node_id(self) -> int:
@@ -142,6 +144,11 @@ class Store:
     def last_index(self) -> int:
         """Index of the last durable entry."""
         return self._log.last_index
+
+    @property
+    def last_term(self) -> int:
+        """Term of the last durable entry."""
+        return self._log.last_term
 
     def take_entries(self) -> list[Entry]:
         """The replayed entries, once."""
@@ -168,11 +175,8 @@ class Store:
         self._begin_history(cluster_id)
 
     def forget(self) -> None:
-        """Drop a provisional cluster; durable on return. Raises as `found`.
-
-        Only while the log holds nothing but entry 1: later entries may have been acknowledged.
-        """
-        assert self._log.last_index <= 1
+        """Drop a cluster in which nothing was promised to anybody, as the caller made sure;
+        durable on return. Raises as `found`."""
         if self._disk.exists(IDENTITY_NAME):
             self._disk.remove(IDENTITY_NAME)
             self._disk.sync_directory()
@@ -238,6 +242,12 @@ def _check_promise(old: HardState, new: HardState) -> None:
     assert new.current_term >= old.current_term, "the term never goes back"
     assert (new.current_term > old.current_term or old.voted_for in (0, new.voted_for)
             ), "a vote is given once in a term"
+
+
+def _promises_nothing(entry: Entry) -> bool:
+    """Whether it may stand in the log of a lone founder that no client used."""
+    return entry.kind == EntryKind.EMPTY or (
+        entry.kind == EntryKind.MEMBERSHIP and len(decode_membership(entry.payload).members) == 1)
 
 
 def _size(disk, name: str) -> int:

@@ -40,6 +40,13 @@ class Operation(IntEnum):
     TIME = 33
 
 
+# The highest version of the replicated state that this program knows, and the one since which each
+# operation exists (protocol.md, Compatibility rules). An operation is added with a version of its
+# own, and is refused everywhere until the membership says that every member knows that version.
+STATE_VERSION = 1
+OPERATION_SINCE = {int(operation): 1 for operation in Operation}
+
+
 class Status(IntEnum):
     """How a command ended. Part of the protocol: never renumber."""
 

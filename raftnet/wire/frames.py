@@ -38,6 +38,10 @@ class Kind(IntEnum):
     STATUS_REPLY = 23
     JOIN = 48
     JOIN_REPLY = 49
+    INVITE = 50
+    INVITE_REPLY = 51
+    CHANGE = 52
+    CHANGE_REPLY = 53
     PRE_VOTE = 64
     PRE_VOTE_REPLY = 65
     VOTE = 66
@@ -46,6 +50,7 @@ class Kind(IntEnum):
     APPEND_REPLY = 69
     HEARTBEAT = 70
     HEARTBEAT_REPLY = 71
+    TIMEOUT_NOW = 72
 
 
 PEER_KINDS_FROM = 64                # from here on: messages between nodes, after a HELLO only

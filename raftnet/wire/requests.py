@@ -1,11 +1,12 @@
-"""The bodies of all frames that are not Raft messages (protocol.md, Client messages).
+"""The bodies of the frames that are not Raft messages (protocol.md, Client messages): greeting,
+refusals, commands under a session, reads and status. Who belongs to the cluster: joining.py.
 
 Rules: struct only; every decoder raises MalformedError on anything that is not exactly the layout;
 nothing here looks into commands (commands.py). Strings are UTF-8 with a 16-bit length in bytes.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raftnet.errors import ErrorCode, MalformedError
 from raftnet.wire import frames
@@ -18,18 +19,18 @@ FORM_ENQUEUED, FORM_RESULTS, FORM_REFUSED = 1, 2, 3
 
 REQUEST = struct.Struct(">16sQQI")              # session, first sequence, acknowledged, count
 REQUEST_HEAD_BYTES = REQUEST.size               # 36
-_HELLO = struct.Struct(">BBBB16sQQI")
+_HELLO = struct.Struct(">BBBB16sQQQQQQIH")
 _REPLY = struct.Struct(">QIB")
 _REPLY_ENQUEUED = struct.Struct(">QIBQ")
 _RESULT = struct.Struct(">IB")
 _LOG = struct.Struct(">BQI")
 _LOG_REPLY = struct.Struct(">QQQI")
-_STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBB")
-_MEMBER_STATUS = struct.Struct(">QBBQI")
+_STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBBQH")
+_MEMBER_STATUS = struct.Struct(">QBBBQI")
 _U16 = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
 UNKNOWN_AGE = 0xFFFFFFFF
-ROLES = ("follower", "candidate", "leader", "learner", "joining", "founding")
+ROLES = ("follower", "candidate", "leader", "learner", "joining", "founding", "removed")
 
 
 def pack_string(text: str) -> bytes:
@@ -50,7 +51,21 @@ def unpack_string(body: bytes, offset: int) -> tuple[str, int]:
         raise MalformedError(f"not a string: {error}") from error
 
 
-def _unpack(layout: struct.Struct, body: bytes, what: str) -> tuple:
+def unpack_strings(body: bytes, offset: int, what: str) -> tuple[list[str], int]:
+    """A u16 with their number, then the strings; and the offset behind them."""
+    if offset + 2 > len(body):
+        raise MalformedError(f"{what}: too short")
+    (count,) = _U16.unpack_from(body, offset)
+    offset += 2
+    strings = []
+    for _ in range(count):
+        text, offset = unpack_string(body, offset)
+        strings.append(text)
+    return strings, offset
+
+
+def unpack_head(layout: struct.Struct, body: bytes, what: str) -> tuple:
+    """The fields that open a body; raises MalformedError if it is shorter than they are."""
     if len(body) < layout.size:
         raise MalformedError(f"{what}: {len(body)} bytes, at least {layout.size} are needed")
     return layout.unpack_from(body)
@@ -63,7 +78,8 @@ def unpack_flag(value: int) -> bool:
     return value == 1
 
 
-def _ends_at(offset: int, body: bytes, what: str) -> None:
+def check_end(offset: int, body: bytes, what: str) -> None:
+    """Raises MalformedError unless the body ends at `offset`."""
     if offset != len(body):
         raise MalformedError(f"{what}: {len(body) - offset} bytes too many")
 
@@ -81,6 +97,11 @@ class Hello:
     boot: int = 0                   # how often the data directory was started
     founders_checksum: int = 0      # CRC-32 over the founders' list; 0: none
     address: str = ""               # the address that the sender is dialled at
+    process: int = 0                # drawn at random when the process started
+    start_term: int = 0             # its current term when the process started
+    start_log_term: int = 0         # the term of the last entry of its log then
+    start_index: int = 0            # the index of that entry
+    state_version: int = 0          # the highest version of the replicated state that it knows
     version_min: int = frames.VERSION
     version_max: int = frames.VERSION
 
@@ -88,18 +109,21 @@ class Hello:
 def encode_hello(hello: Hello) -> bytes:
     """Body of HELLO and HELLO_REPLY."""
     return _HELLO.pack(hello.version_min, hello.version_max, hello.role, 0, hello.cluster_id,
-                       hello.node_id, hello.boot,
-                       hello.founders_checksum) + pack_string(hello.address)
+                       hello.node_id, hello.boot, hello.process, hello.start_term,
+                       hello.start_log_term, hello.start_index, hello.founders_checksum,
+                       hello.state_version) + pack_string(hello.address)
 
 
 def decode_hello(body: bytes) -> Hello:
     """Raises MalformedError."""
-    low, high, role, _, cluster_id, node_id, boot, founders = _unpack(_HELLO, body, "HELLO")
+    (low, high, role, _, cluster_id, node_id, boot, process, start_term, start_log_term,
+     start_index, founders, state_version) = unpack_head(_HELLO, body, "HELLO")
     address, end = unpack_string(body, _HELLO.size)
-    _ends_at(end, body, "HELLO")
+    check_end(end, body, "HELLO")
     if role not in (ROLE_PEER, ROLE_CLIENT) or (role == ROLE_PEER and node_id == 0):
         raise MalformedError("HELLO: neither a node nor a client")
-    return Hello(role, cluster_id, node_id, boot, founders, address, low, high)
+    return Hello(role, cluster_id, node_id, boot, founders, address, process, start_term,
+                 start_log_term, start_index, state_version, low, high)
 
 
 # --- refusals
@@ -112,10 +136,10 @@ def encode_error(code: int, text: str, leader: str = "") -> bytes:
 
 def decode_error(body: bytes) -> tuple[int, str, str]:
     """(code, leader's address or "", text); raises MalformedError."""
-    (code,) = _unpack(_U16, body, "ERROR")
+    (code,) = unpack_head(_U16, body, "ERROR")
     leader, end = unpack_string(body, 2)
     text, end = unpack_string(body, end)
-    _ends_at(end, body, "ERROR")
+    check_end(end, body, "ERROR")
     return code, leader, text
 
 
@@ -132,7 +156,7 @@ def encode_request(session: bytes, first_sequence: int, acknowledged: int,
 
 def decode_request_head(body: bytes) -> tuple[bytes, int, int, int]:
     """(session, first sequence, acknowledged, count); raises MalformedError."""
-    return _unpack(REQUEST, body, "REQUEST")
+    return unpack_head(REQUEST, body, "REQUEST")
 
 
 def encode_reply_enqueued(first_sequence: int, count: int, first_message_id: int) -> bytes:
@@ -168,22 +192,22 @@ class Reply:
 
 def decode_reply(body: bytes) -> Reply:
     """Raises MalformedError."""
-    first, count, form = _unpack(_REPLY, body, "REPLY")
+    first, count, form = unpack_head(_REPLY, body, "REPLY")
     offset = _REPLY.size
     if form == FORM_ENQUEUED:
-        first, count, form, message_id = _unpack(_REPLY_ENQUEUED, body, "REPLY")
-        _ends_at(_REPLY_ENQUEUED.size, body, "REPLY")
+        first, count, form, message_id = unpack_head(_REPLY_ENQUEUED, body, "REPLY")
+        check_end(_REPLY_ENQUEUED.size, body, "REPLY")
         return Reply(first, count, first_message_id=message_id)
     if form == FORM_RESULTS:
         results, end = decode_results(body, offset, count)
-        _ends_at(end, body, "REPLY")
+        check_end(end, body, "REPLY")
         return Reply(first, count, results=results)
     if form == FORM_REFUSED:
         if len(body) < offset + 2:
             raise MalformedError("REPLY: too short")
         (code,) = _U16.unpack_from(body, offset)
         text, end = unpack_string(body, offset + 2)
-        _ends_at(end, body, "REPLY")
+        check_end(end, body, "REPLY")
         return Reply(first, count, refusal=(code, text))
     raise MalformedError(f"REPLY: form {form} is unknown")
 
@@ -237,8 +261,8 @@ def encode_log(local: bool, from_index: int, limit: int) -> bytes:
 
 def decode_log(body: bytes) -> tuple[bool, int, int]:
     """(local, from index, limit); raises MalformedError."""
-    local, from_index, limit = _unpack(_LOG, body, "LOG")
-    _ends_at(_LOG.size, body, "LOG")
+    local, from_index, limit = unpack_head(_LOG, body, "LOG")
+    check_end(_LOG.size, body, "LOG")
     return unpack_flag(local), from_index, limit
 
 
@@ -252,7 +276,7 @@ def encode_log_reply(first_index: int, commit_index: int, next_index: int,
 def decode_log_reply(body: bytes) -> tuple[int, int, int, int, int]:
     """(first index, commit index, next index, count, offset of the entries); the entries are read
     with raftnet.raft.entry.decode_entries. Raises MalformedError."""
-    return (*_unpack(_LOG_REPLY, body, "LOG_REPLY"), _LOG_REPLY.size)
+    return (*unpack_head(_LOG_REPLY, body, "LOG_REPLY"), _LOG_REPLY.size)
 
 
 # --- status
@@ -267,7 +291,8 @@ class MemberStatus:
     voter: bool
     reachable: bool
     match_index: int = 0            # leader only
-    silent_ms: int = UNKNOWN_AGE    # since it was last heard
+    silent_ms: int = UNKNOWN_AGE    # since the answering node last heard it
+    stays: bool = False             # a learner that is not to become a voter
 
 
 @dataclass(slots=True)
@@ -291,6 +316,9 @@ class NodeStatus:
     leader: str                     # its address, or ""
     version: str
     members: list[MemberStatus]
+    membership_index: int = 0       # where the newest membership stands; above commit: under way
+    state_version: int = 1          # of the replicated state
+    target: list[str] = field(default_factory=list)     # what `members --set` asked for
 
 
 def encode_status(status: NodeStatus) -> bytes:
@@ -298,20 +326,23 @@ def encode_status(status: NodeStatus) -> bytes:
     parts = [_STATUS_REPLY.pack(
         status.cluster_id, status.node_id, status.boot, ROLES.index(status.role), status.term,
         status.commit_index, status.applied_index, status.last_index, status.snapshot_index,
-        status.stable_index, status.digest, status.founded, status.quorum_rule)]
+        status.stable_index, status.digest, status.founded, status.quorum_rule,
+        status.membership_index, status.state_version)]
     parts += (pack_string(status.address), pack_string(status.leader),
               pack_string(status.version), _U16.pack(len(status.members)))
     for member in status.members:
-        parts.append(_MEMBER_STATUS.pack(member.node_id, member.voter, member.reachable,
-                                         member.match_index, member.silent_ms))
+        parts.append(_MEMBER_STATUS.pack(member.node_id, member.voter, member.stays,
+                                         member.reachable, member.match_index, member.silent_ms))
         parts.append(pack_string(member.address))
+    parts += (_U16.pack(len(status.target)), *map(pack_string, status.target))
     return b"".join(parts)
 
 
 def decode_status(body: bytes) -> NodeStatus:
     """Raises MalformedError."""
     (cluster_id, node_id, boot, role, term, commit, applied, last, snapshot, stable, digest,
-     founded, rule) = _unpack(_STATUS_REPLY, body, "STATUS_REPLY")
+     founded, rule, membership_index,
+     state_version) = unpack_head(_STATUS_REPLY, body, "STATUS_REPLY")
     if role >= len(ROLES):
         raise MalformedError(f"STATUS_REPLY: role {role} is unknown")
     address, offset = unpack_string(body, _STATUS_REPLY.size)
@@ -328,40 +359,13 @@ def decode_status(body: bytes) -> NodeStatus:
         fields = _MEMBER_STATUS.unpack_from(body, offset)
         member_address, offset = unpack_string(body, offset + _MEMBER_STATUS.size)
         members.append(MemberStatus(fields[0], member_address, unpack_flag(fields[1]),
-                                    unpack_flag(fields[2]), fields[3], fields[4]))
-    _ends_at(offset, body, "STATUS_REPLY")
+                                    unpack_flag(fields[3]), fields[4], fields[5],
+                                    unpack_flag(fields[2])))
+    target, offset = unpack_strings(body, offset, "STATUS_REPLY")
+    check_end(offset, body, "STATUS_REPLY")
     return NodeStatus(cluster_id, node_id, boot, ROLES[role], term, commit, applied, last, snapshot,
-                      stable, digest, unpack_flag(founded), rule, address, leader, version, members)
-
-
-# --- joining
-
-
-def encode_join(node_id: int, address: str) -> bytes:
-    """Body of JOIN: a node with an empty directory asks the leader to be taken in."""
-    return _U64.pack(node_id) + pack_string(address)
-
-
-def decode_join(body: bytes) -> tuple[int, str]:
-    """(node id, address); raises MalformedError."""
-    (node_id,) = _unpack(_U64, body, "JOIN")
-    address, end = unpack_string(body, 8)
-    _ends_at(end, body, "JOIN")
-    if node_id == 0 or not address:
-        raise MalformedError("JOIN: a node id and an address are needed")
-    return node_id, address
-
-
-def encode_join_reply(cluster_id: bytes) -> bytes:
-    """Body of JOIN_REPLY: the entry that takes the node in is committed."""
-    return cluster_id
-
-
-def decode_join_reply(body: bytes) -> bytes:
-    """The cluster id; raises MalformedError."""
-    if len(body) != 16:
-        raise MalformedError("JOIN_REPLY: 16 bytes are needed")
-    return body
+                      stable, digest, unpack_flag(founded), rule, address, leader, version, members,
+                      membership_index, state_version, target)
 
 
 def describe_error(code: int) -> str:

@@ -26,7 +26,8 @@ _MACHINE = {"raftnet.machine"} | _CORE | _WIRE
 _STORAGE = {"raftnet.storage"} | _CORE | _WIRE
 _NET = {"raftnet.net"} | _CORE | _WIRE
 _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "raftnet.founding",
-             "raftnet.greetings", "raftnet.replicatedtime", "raftnet.narration", "raftnet.actions",
+             "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
+             "raftnet.replicatedtime", "raftnet.narration", "raftnet.actions",
              "raftnet.net.messages", "raftnet.storage.store"} | _MACHINE)
 _SERVER = {"raftnet.server", "raftnet.storage"} | _REPLICA | _NET
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
@@ -42,10 +43,13 @@ FLOORS = {
     "raftnet.net": _NET,
     "raftnet.narration": {"raftnet.actions"} | _CORE,
     "raftnet.founding": _CORE,
-    "raftnet.greetings": {"raftnet.actions", "raftnet.founding"} | _CORE | _WIRE,
+    "raftnet.acquaintances": _WIRE,
+    "raftnet.greetings": {"raftnet.actions", "raftnet.founding", "raftnet.acquaintances"}
+                         | _CORE | _WIRE,
     "raftnet.replicatedtime": _CORE,
     "raftnet.gateway": _MACHINE,
     "raftnet.reads": {"raftnet"} | _CORE | _WIRE,
+    "raftnet.admission": _CORE | _WIRE,
     "raftnet.replica": _REPLICA,
     "raftnet.server": _SERVER,
     "raftnet.nodecommand": {"raftnet.nodecommand"} | _SERVER,

@@ -10,12 +10,16 @@ applied to the one machine, so that sessions, kept replies and waits are the rea
     GARBAGE                 executed, and damaged bytes come back
     SPLIT                   executed, and the reply comes byte by byte
     LATE                    executed after LATE_S, and so is whatever comes behind it
+
+What a node has `handlers` for, by kind, it answers with what they give for a body: (kind, body), a
+Refuse, DROP_AFTER or SILENT_AFTER; so a test plays what this module does not.
 """
 
 import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from raftnet.config import MachineConfig, WireConfig
@@ -125,6 +129,7 @@ class FakeNode:
     def __init__(self, cluster: FakeCluster, host: str):
         self.cluster = cluster
         self.script: deque = deque()
+        self.handlers: dict[int, Callable] = {}
         self.served = 0                     # scripted or not: REQUEST, READ and LOG frames
         self.connections: list[_Connection] = []
         self._closed = False
@@ -204,6 +209,8 @@ class _Connection:
             hello = requests.Hello(requests.ROLE_PEER, self.cluster.cluster_id, 7)
             self.answer(Kind.HELLO_REPLY, request_id, requests.encode_hello(hello))
             return True
+        if kind in self.node.handlers:
+            return self._perform(request_id, self.node.handlers[kind](body))
         if kind == Kind.STATUS:
             self.answer(Kind.STATUS_REPLY, request_id, requests.encode_status(self._status()))
             return True
@@ -226,6 +233,15 @@ class _Connection:
             return True
         self._execute(kind, request_id, body, how)
         return how != DROP_AFTER
+
+    def _perform(self, request_id: int, what) -> bool:
+        """What a handler gave; False where the connection ends."""
+        if isinstance(what, Refuse):
+            text = requests.encode_error(what.code, "says the test", what.leader)
+            self.answer(Kind.ERROR, request_id, text)
+        elif isinstance(what, tuple):
+            self.answer(what[0], request_id, what[1])
+        return what != DROP_AFTER
 
     def _execute(self, kind: int, request_id: int, body: bytes, how: int | None) -> None:
         if kind == Kind.REQUEST:

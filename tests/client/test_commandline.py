@@ -256,6 +256,14 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(out, "1\n2\n2\n3\n4\n5\na\nb c\n1\n2\n--wait\n")
         self.assertEqual(err, "")
 
+    def test_prompt_knows_the_cluster_commands(self):
+        out, err = self.run_in_process("members", "status", "help remove", "help", "members "
+                                       "--no-wait")
+        self.assertEqual(len(out.splitlines()), 3 + 3)
+        self.assertIn("ADDRESS|NODE_ID", err)
+        self.assertIn("--no-wait belongs to --set", err)
+        self.assertIn("transfer   hand the leadership over", err)
+
     def test_prompt_goes_on_after_errors(self):
         out, err = self.run_in_process(
             "nonsense", "enqueue 'x", "enqueue -", "queue(x)", "queue(", "queue('a', b=1)",
@@ -276,6 +284,18 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(prompt.completenames("deq"), ["dequeue "])
         self.assertEqual(prompt.completedefault("--w", "dequeue --w", 8, 11), ["--wait "])
         self.assertEqual(prompt.completedefault("x", "dequeue x", 8, 9), [])
+        for name in ("add", "remove", "transfer", "members", "why"):
+            self.assertEqual(prompt.completenames(name), [name + " "])
+        self.assertEqual(prompt.completedefault("--", "add --", 4, 6),
+                         ["--help ", "--learner ", "--no-wait "])
+        self.assertEqual(prompt.completedefault("h", "remove h", 7, 8), [])
+        known = Client(["h:1", "g:2"])
+        known.known_members = ["h:3"]
+        prompt = Prompt(known, None, None)
+        self.assertEqual(prompt.completedefault("h", "remove h", 7, 8), ["h:3 ", "h:1 "])
+        self.assertEqual(prompt.completedefault("h:1,g", "members --set h:1,g", 14, 19),
+                         ["h:1,g:2 "])
+        self.assertEqual(prompt.completedefault("h", "enqueue h", 8, 9), [])
 
 
 class EntryLinesTest(unittest.TestCase):

@@ -17,9 +17,10 @@ from tests.crash.history import History, violations
 from tools.processes import LocalCluster, wait_until
 
 CLIENTS = 8
+QUEUE = "crash"
 # Kills: the leader in half of the rounds of one node.
 ROUNDS = ("leader", "any", "leader", "two", "any")
-_ANSWER_S = 60.0            # each call's time limit: no crash here lasts as long
+ANSWER_S = 60.0             # each call's time limit: no crash here lasts as long
 _AFTER_ROUND = 60           # answers before the next round begins
 _DOWN_S = (0.05, 0.8)       # how long a node stays dead
 _STAGGER_S = 0.3
@@ -30,24 +31,30 @@ class CrashFailure(Exception):
     """Something does not hold; the text says what, and where the logs are."""
 
 
-class _Worker(threading.Thread):
-    """One client: enqueues some numbered messages, dequeues some, until told to stop."""
+class Worker(threading.Thread):
+    """One client: enqueues some numbered messages, dequeues some, until told to stop.
+
+    `error` is what ended it, None where nothing did; `longest_s` its longest answered call, less
+    what it asked to wait. It rests `rest_s` between any two calls.
+    """
 
     def __init__(self, number: int, addresses: list[str], history: History,
-                 stop: threading.Event, seed: int):
+                 stop: threading.Event, seed: int, rest_s: float = 0.0):
         super().__init__(name=f"client {number}")
         self.number = number
         self.error: BaseException | None = None
+        self.longest_s = 0.0
         self._addresses = addresses
         self._history = history
         self._stop_event = stop
+        self._rest_s = rest_s
         self._random = random.Random(seed)
         self._next = 1
 
     def run(self) -> None:
         try:
-            with Client(self._addresses, timeout_s=_ANSWER_S) as client:
-                queue = client.queue("crash")
+            with Client(self._addresses, timeout_s=ANSWER_S) as client:
+                queue = client.queue(QUEUE)
                 while not self._stop_event.is_set():
                     self._enqueue(queue)
                     self._dequeue(queue)
@@ -63,16 +70,24 @@ class _Worker(threading.Thread):
                 self._history.end(enqueue, queue.enqueue(enqueue.text))
             except NoAnswerError:
                 continue    # its outcome stays unknown in the history
+            self._answered(enqueue.ended_s - enqueue.begun_s)
 
     def _dequeue(self, queue) -> None:
         count = self._random.randint(1, 4)
         wait_s = 0.2 if self._random.random() < 0.1 else 0.0
+        began = time.monotonic()
         try:
             messages = queue.dequeue_many(count, wait_s)
         except NoAnswerError as error:
             self._history.dequeues_unknown += 0 if error.known else count
             return
         self._history.deliver(f"c{self.number}", [(m.id, m.text) for m in messages])
+        self._answered(time.monotonic() - began - wait_s)
+
+    def _answered(self, seconds: float) -> None:
+        self.longest_s = max(self.longest_s, seconds)
+        if self._rest_s:
+            self._stop_event.wait(self._rest_s)
 
 
 class CrashRun:
@@ -90,8 +105,8 @@ class CrashRun:
         """The rounds, then all at once, then the checks."""
         with LocalCluster(3) as cluster:
             cluster.start()
-            workers = [_Worker(number, cluster.addresses, self.history, self._stop,
-                               self._random.randrange(1 << 32)) for number in range(CLIENTS)]
+            workers = [Worker(number, cluster.addresses, self.history, self._stop,
+                              self._random.randrange(1 << 32)) for number in range(CLIENTS)]
             for worker in workers:
                 worker.start()
             try:
@@ -107,7 +122,9 @@ class CrashRun:
                 for worker in workers:
                     worker.join()
             try:
-                self._check(cluster, workers)
+                check(cluster, cluster.addresses, self.history, workers)
+            except CrashFailure as error:
+                raise CrashFailure(f"seed {self.seed}, {error}") from None
             except BaseException:
                 cluster.keep()
                 raise
@@ -143,29 +160,9 @@ class CrashRun:
 
         def enough() -> bool:
             if self._stop.is_set():
-                return True         # a client failed: `_check` says why
+                return True         # a client failed: `check` says why
             return len(self.history.answers_s) >= target
-        wait_until(enough, _ANSWER_S, f"answers go on; the logs: {cluster.directory}")
-
-    def _check(self, cluster: LocalCluster, workers: list[_Worker]) -> None:
-        problems = [f"{worker.name}: {worker.error!r}" for worker in workers
-                    if worker.error is not None]
-        with Client(cluster.addresses, timeout_s=_ANSWER_S) as client:
-            queue = client.queue("crash")
-            while messages := queue.dequeue_many(_DRAIN):
-                self.history.deliver("drain", [(m.id, m.text) for m in messages])
-            cluster.wait_settled()      # digests are equal at equal applied index
-            logs = {address: b"".join(entry.data for entry in client.log(local=address))
-                    for address in cluster.addresses}
-        if len(set(logs.values())) != 1:
-            problems.append("the nodes' logs differ")
-        for node in cluster.nodes:
-            if "Traceback" in node.log_text():
-                problems.append(f"{node.address} wrote a traceback")
-        problems += violations(self.history)
-        if problems:
-            raise CrashFailure(f"seed {self.seed}, {len(problems)} violations; the logs: "
-                               f"{cluster.directory}\n" + "\n".join(problems[:20]))
+        wait_until(enough, ANSWER_S, f"answers go on; the logs: {cluster.directory}")
 
     def summary(self) -> str:
         """One line of figures."""
@@ -175,3 +172,27 @@ class CrashRun:
         return (f"{len(known)} enqueues acknowledged, "
                 f"{len(self.history.enqueues) - len(known)} of unknown outcome, {delivered} "
                 f"delivered, each once and in order; longest time without an answer: {gaps}")
+
+
+def check(cluster: LocalCluster, addresses: list[str], history: History,
+          workers: list[Worker]) -> None:
+    """When the workers have ended: drain the queue; the history, the digests and the logs of the
+    nodes at `addresses`, which are all that run, must be right. Raises CrashFailure."""
+    problems = [f"{worker.name}: {worker.error!r}" for worker in workers
+                if worker.error is not None]
+    with Client(addresses, timeout_s=ANSWER_S) as client:
+        queue = client.queue(QUEUE)
+        while messages := queue.dequeue_many(_DRAIN):
+            history.deliver("drain", [(m.id, m.text) for m in messages])
+        cluster.wait_settled()      # digests are equal at equal applied index
+        logs = {address: b"".join(entry.data for entry in client.log(local=address))
+                for address in addresses}
+    if len(set(logs.values())) != 1:
+        problems.append("the nodes' logs differ")
+    for node in cluster.nodes:
+        if "Traceback" in node.log_text():
+            problems.append(f"{node.address} wrote a traceback")
+    problems += violations(history)
+    if problems:
+        raise CrashFailure(f"{len(problems)} violations; the logs: {cluster.keep()}\n"
+                           + "\n".join(problems[:20]))

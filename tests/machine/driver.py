@@ -21,8 +21,9 @@ def state_of(machine: Machine) -> tuple:
              for wait in executor.waits.pending.values()]
     sessions = [(key, session.last, session.used_ms, session.waiting, session.firsts,
                  session.replies) for key, session in sorted(machine.sessions.by_id.items())]
-    return (machine.applied_index, machine.digest, machine.time_ms, executor.next_message_id,
-            machine.next_deadline_ms(), machine.sessions.kept_bytes, queues, waits, sessions)
+    return (machine.applied_index, machine.digest, machine.time_ms, machine.state_version,
+            executor.next_message_id, machine.next_deadline_ms(), machine.sessions.kept_bytes,
+            queues, waits, sessions)
 
 
 class MachineCase(unittest.TestCase):

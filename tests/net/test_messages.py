@@ -8,14 +8,17 @@ from raftnet.net.messages import decode_message, encode_message
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.membership import Member, Membership, encode_membership
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Vote, VoteReply)
+    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, TimeoutNow, Vote,
+    VoteReply)
 from raftnet.wire.commands import encode_batch
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 
 MUTATIONS = 30_000
 TOP = 2**64 - 1
 MEMBERSHIP = encode_membership(Membership(
-    b"c" * 16, (Member(1, "127.0.0.1:5001", True), Member(2, "127.0.0.1:5002", False)), 1, True))
+    b"c" * 16, (Member(1, "127.0.0.1:5001", True), Member(2, "127.0.0.1:5002", False),
+                Member(TOP, "127.0.0.1:5003", False, stays=True)), 1, True,
+    (5, TOP - 1), ("127.0.0.1:5001", "[::1]:5003"), 2))
 ENTRIES = [encode_entry(7, 3, EntryKind.EMPTY, b""),
            encode_entry(8, 3, EntryKind.BATCH, encode_batch(5, [b"a request"])),
            encode_entry(9, 4, EntryKind.MEMBERSHIP, MEMBERSHIP)]
@@ -24,7 +27,7 @@ MESSAGES = [
     Vote(5, TOP, 2), Vote(5, 6, TOP, True), VoteReply(TOP, True), VoteReply(5, False),
     Append(4, 6, 3, TOP, ENTRIES), Append(4, 0, 0, 0), Append(3, 6, 3, 6, ENTRIES[:1]),
     AppendReply(5, True, TOP), AppendReply(5, False, 6, 4, TOP),
-    Heartbeat(5, 6, 7, TOP), HeartbeatReply(5, TOP, 8)]
+    Heartbeat(5, 6, 7, TOP), HeartbeatReply(5, TOP, 8), TimeoutNow(TOP)]
 
 
 class MessagesTest(unittest.TestCase):

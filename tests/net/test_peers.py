@@ -22,7 +22,7 @@ class FakeReplica:
     def __init__(self):
         self.greetings = self
         self.cluster_id = CLUSTER
-        self.connected = []
+        self.connected, self.refusals = [], []
         self.refusal = None
 
     def hello(self):
@@ -30,6 +30,9 @@ class FakeReplica:
 
     def greeted(self, hello, dialled=""):
         return self.refusal
+
+    def refused(self, address, code, text):
+        self.refusals.append((address, code))
 
     def peer_connected(self, address, hello, rtt_ms):
         self.connected.append((address, hello.node_id))
@@ -123,21 +126,21 @@ class TestPeers(unittest.TestCase):
     def test_dial_greet_and_send(self):
         sock = self.up()
         self.assertEqual(self.node.replica.connected, [(self.address, 2)])
-        self.peers.send_message(self.address, PreVote(3, 2, 1))
+        self.peers.send_message(self.address, 2, PreVote(3, 2, 1))
         self.turn_until(lambda: self.hear(sock))
         self.assertEqual(self.received[0][0], Kind.PRE_VOTE)
 
     def test_messages_wait_for_the_first_connection(self):
-        self.peers.send_message(self.address, PreVote(3, 2, 1))     # before it is even dialled
+        self.peers.send_message(self.address, 2, PreVote(3, 2, 1))     # before it is even dialled
         sock = self.accept()
-        self.peers.send_message(self.address, PreVote(4, 2, 1))
+        self.peers.send_message(self.address, 2, PreVote(4, 2, 1))
         self.greet(sock)
         self.turn_until(lambda: len(self.hear(sock)) == 2)
         self.assertEqual({kind for kind, _, _ in self.received}, {Kind.PRE_VOTE})
 
     def test_no_message_before_the_greeting_is_answered(self):
         sock = self.accept()
-        self.peers.send_message(self.address, PreVote(4, 2, 1))
+        self.peers.send_message(self.address, 2, PreVote(4, 2, 1))
         for _ in range(10):
             self.turn()
         self.assertEqual(self.hear(sock), [])
@@ -254,7 +257,7 @@ class TestPeers(unittest.TestCase):
         sock.setblocking(True)
         sock.settimeout(5)
         self.assertEqual(sock.recv(10), b"")
-        self.peers.send_message(self.address, PreVote(3, 2, 1))     # dropped
+        self.peers.send_message(self.address, 2, PreVote(3, 2, 1))     # dropped
         self.assertEqual(self.peers.next_deadline_ms(0), NetConfig().dial_backoff_ms_max)
 
 

@@ -23,9 +23,15 @@ FAR_MS = 1_000_000          # a deadline that no test reaches
 SETTLE_EVENTS_MAX = 20_000  # more than this is a conversation without end
 
 
-def membership_of(voters, learners=(), rule=QuorumRule.MAJORITY, founded=True) -> Membership:
-    """A membership of these node ids."""
-    members = [Member(n, f"127.0.0.1:{5000 + n}", n in voters) for n in {*voters, *learners}]
+def address_of(node_id: int) -> str:
+    """Where that node is, unless a test says otherwise."""
+    return f"127.0.0.1:{5000 + node_id}"
+
+
+def membership_of(voters, learners=(), rule=QuorumRule.MAJORITY, founded=True,
+                  stays=()) -> Membership:
+    """A membership of these node ids; `stays`: those of the learners that are never promoted."""
+    members = [Member(n, address_of(n), n in voters, n in stays) for n in {*voters, *learners}]
     members.sort(key=lambda member: member.node_id)
     return Membership(b"c" * 16, tuple(members), rule, founded)
 
@@ -96,10 +102,10 @@ class Cluster:
     """Nodes, the messages between them, and the hand that moves both."""
 
     def __init__(self, voters, learners=(), logs=None, states=None, config=None, seed=1,
-                 rule=QuorumRule.MAJORITY, founded=True):
+                 rule=QuorumRule.MAJORITY, founded=True, stays=()):
         self.config = config or RaftConfig()
         self.random = random.Random(seed)
-        self.membership = membership_of(voters, learners, rule, founded)
+        self.membership = membership_of(voters, learners, rule, founded, stays)
         self.nodes: dict[int, Node] = {}
         self.pool: list[Envelope] = []
         self.sent: list[Envelope] = []          # everything that ever left a node
@@ -125,6 +131,15 @@ class Cluster:
     def trace(self) -> str:
         """All that was sent, a line each."""
         return "\n".join(describe_message(*envelope) for envelope in self.sent)
+
+    def add_node(self, node_id: int) -> None:
+        """A node with an empty disk that nobody counts yet."""
+        self.nodes[node_id] = Node(node_id, self.config, HardState(), [], self.random.randint)
+
+    def change(self, node_id: int, membership: Membership) -> None:
+        """Propose that membership at that node; nothing is delivered."""
+        self.core(node_id).propose_membership(membership)
+        self.collect(node_id)
 
     # --- one node's turn
 

@@ -4,6 +4,9 @@ Rules: it looks at every node after each event and remembers what it saw; it cha
 broken property is an AssertionError that names it.
 """
 
+from itertools import pairwise
+
+from raftnet.raft.membership import NO_MEMBERSHIP, voters_changed
 from raftnet.raft.types import AppendReply, Role, VoteReply
 
 
@@ -46,6 +49,7 @@ class Invariants:
         leads = core.role is Role.LEADER
         if leads:
             self._check_leader(core, began=not led or core.current_term != term)
+            self._check_changes(core)
         for index in range(commit + 1, log.commit_index + 1):
             self._check_committed(node, index)
         for token, index in node.reads.items():
@@ -77,6 +81,19 @@ class Invariants:
                 assert progress.match_index >= self.matches.get(key, 0) or (
                     progress.match_index == 0), "match_index went back"
             self.matches[key] = progress.match_index
+
+    @staticmethod
+    def _check_changes(core) -> None:
+        """One voter at a time, each change committed before the next, none before an entry of the
+        leader's term is (thesis 4.1)."""
+        log = core.log
+        known = [each for each in log._memberships if each[1] is not NO_MEMBERSHIP]
+        for (_, old), (_, new) in pairwise(known):
+            assert voters_changed(old, new) <= 1, "two voters changed at once"
+        for (index, _), (following, _) in pairwise(known[-3:]):
+            if following > max(log.commit_index, core.term_start_index):
+                assert index <= log.commit_index, "a change before the last one is committed"
+                assert core.term_start_index <= log.commit_index, "a change before the own entry"
 
     def _check_committed(self, node, index: int) -> None:
         applied = node.applied

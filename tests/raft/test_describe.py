@@ -7,7 +7,7 @@ from raftnet.raft.describe import describe_entries, describe_entry, describe_mes
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.types import (
     Append, AppendReply, HardState, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote,
-    PreVoteReply, ReadState, Ready, Vote, VoteReply)
+    PreVoteReply, ReadState, Ready, TimeoutNow, Vote, VoteReply)
 
 ENTRY = encode_entry(3, 1, EntryKind.BATCH, bytes(95))
 EMPTY = encode_entry(4, 2, EntryKind.EMPTY, b"")
@@ -27,6 +27,7 @@ MESSAGES = [
     (AppendReply(1, False, 9, 4, 2), "1->2 AppendReply term 1 refused 9 hint 4/2"),
     (Heartbeat(2, 3, 7, 100), "1->2 Heartbeat term 2 commit 3 round 7 sent 100"),
     (HeartbeatReply(2, 7, 100), "1->2 HeartbeatReply term 2 round 7 sent 100"),
+    (TimeoutNow(2), "1->2 TimeoutNow term 2"),
 ]
 
 

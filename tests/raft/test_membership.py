@@ -1,12 +1,14 @@
 """Membership (Raft 6, thesis 4): quorums, one change at a time, learners, founding."""
 
-from raftnet.errors import ChangeRefusedError, NotLeaderError
+from dataclasses import fields, replace
+
+from raftnet.errors import ChangeRefusedError, MalformedError, NotLeaderError
 from raftnet.raft.election import holds_only_founding
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.membership import (
-    Member, Membership, QuorumRule, decode_membership, encode_membership, quorum)
-from raftnet.raft.types import Append, AppendReply, HardState, Role
-from tests.raft.harness import Cluster, Node, RaftTestCase, batch, membership_of
+    REMOVED_MAX, Member, Membership, QuorumRule, decode_membership, encode_membership, quorum)
+from raftnet.raft.types import Append, AppendReply, Role
+from tests.raft.harness import Cluster, RaftTestCase, batch, membership_of
 
 
 class QuorumTest(RaftTestCase):
@@ -43,14 +45,97 @@ class QuorumTest(RaftTestCase):
         self.assertEqual(decode_membership(encode_membership(old)), old)
 
 
+class PayloadTest(RaftTestCase):
+    """The fields of a membership, their bytes, and what changes them."""
+
+    FULL = Membership(b"c" * 16, (Member(1, "[::1]:5001", True), Member(2, "h:2", False),
+                                  Member(3, "h:2", False, stays=True), Member(4, "h:2", True)),
+                      QuorumRule.HALF_ROUNDED_UP_PLUS_ONE, True, (9, 2**64 - 1), ("a:1", "b:2"), 7)
+
+    def test_layout(self):
+        """As in protocol.md: head, members, removed, target."""
+        expected = (b"c" * 16 + bytes.fromhex("01 01 0007 0004 0002 0002")
+                    + bytes.fromhex("0000000000000001 01 000a") + b"[::1]:5001"
+                    + bytes.fromhex("0000000000000002 00 0003") + b"h:2"
+                    + bytes.fromhex("0000000000000003 02 0003") + b"h:2"
+                    + bytes.fromhex("0000000000000004 01 0003") + b"h:2"
+                    + bytes.fromhex("0000000000000009 ffffffffffffffff")
+                    + b"\0\3a:1\0\3b:2")
+        self.assertEqual(encode_membership(self.FULL), expected)
+        self.assertEqual(decode_membership(expected), self.FULL)
+
+    def test_every_cut_and_a_tail_are_refused(self):
+        """With MalformedError, nothing else."""
+        payload = encode_membership(self.FULL)
+        for end in range(len(payload)):
+            with self.subTest(end=end), self.assertRaises(MalformedError):
+                decode_membership(payload[:end])
+        with self.assertRaises(MalformedError):
+            decode_membership(payload + b"\0")
+
+    def test_what_means_nothing_is_refused(self):
+        """An unknown rule, flag or kind, the same node twice, an address that is no text."""
+        payload = encode_membership(self.FULL)
+        for at, value in ((16, 2), (17, 3), (34, 3), (33, 2), (37, 255)):
+            with self.subTest(at=at), self.assertRaises(MalformedError):
+                decode_membership(payload[:at] + bytes((value,)) + payload[at + 1:])
+
+    def test_every_change_keeps_the_other_fields(self):
+        """Each names one thing only."""
+        full = self.FULL
+        changed = {
+            "members": full.with_member(Member(5, "e:5", False)),
+            "members removed": full.without_member(3),
+            "target": full.with_target(("x:1",)),
+            "state_version": full.with_state_version(8),
+            "founded": replace(full, founded=False).as_founded(),
+        }
+        for names, new in changed.items():
+            for field in fields(Membership):
+                if field.compare and field.name not in names.split():
+                    self.assertEqual(getattr(new, field.name), getattr(full, field.name), names)
+        self.assertEqual(changed["members removed"].removed, (9, 2**64 - 1, 3))
+        self.assertEqual(changed["target"].target, ("x:1",))
+
+    def test_removed_are_remembered_up_to_a_bound(self):
+        """The oldest are forgotten; one that is taken in again is removed no more."""
+        membership = membership_of(range(1, REMOVED_MAX + 3))
+        for node_id in range(1, REMOVED_MAX + 2):
+            membership = membership.without_member(node_id)
+        self.assertEqual(membership.removed, tuple(range(2, REMOVED_MAX + 2)))
+        self.assertEqual(decode_membership(encode_membership(membership)), membership)
+        again = membership.with_member(Member(5, "a:5", False))
+        self.assertEqual(len(again.removed), REMOVED_MAX - 1)
+        self.assertNotIn(5, again.removed)
+
+    def test_member_at(self):
+        """The voter of twins, else the first."""
+        self.assertEqual(self.FULL.member_at("h:2").node_id, 4)
+        self.assertEqual([m.node_id for m in self.FULL.members_at("h:2")], [2, 3, 4])
+        self.assertEqual(self.FULL.without_member(4).member_at("h:2").node_id, 2)
+        self.assertIsNone(self.FULL.member_at("h:3"))
+
+    def test_asks_for_steps(self):
+        """A leader with nothing to do does not look again in every turn."""
+        settled = membership_of([1, 2], [3], stays=[3])
+        self.assertFalse(settled.asks_for_steps(1))
+        for leader_id, membership in (
+                (4, settled), (3, settled), (1, replace(settled, founded=False)),
+                (1, settled.with_target(("a:1",))),
+                (1, settled.with_member(Member(5, "a:5", False))),
+                (1, settled.with_member(Member(5, "127.0.0.1:5002", False, stays=True)))):
+            self.assertTrue(membership.asks_for_steps(leader_id))
+
+
 class ChangeTest(RaftTestCase):
     """What a leader may propose, and when it is in effect."""
 
     def without(self, cluster: Cluster, node_id: int, *more: int) -> Membership:
         """The membership of node 1 without these."""
         old = cluster.core(1).membership
-        members = tuple(m for m in old.members if m.node_id not in (node_id, *more))
-        return Membership(old.cluster_id, members, old.quorum_rule, old.founded)
+        for each in (node_id, *more):
+            old = old.without_member(each)
+        return old
 
     def test_in_effect_when_appended(self):
         """Raft 6: "a server always uses the latest configuration in its log"."""
@@ -147,7 +232,7 @@ class LearnerTest(RaftTestCase):
     def cluster(self) -> Cluster:
         """Node 1 leads 1, 2, 3; node 4 is new, with an empty log."""
         cluster = Cluster([1, 2, 3])
-        cluster.nodes[4] = Node(4, cluster.config, HardState(), [], cluster.random.randint)
+        cluster.add_node(4)
         cluster.elect(1)
         return cluster
 

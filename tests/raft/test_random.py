@@ -10,7 +10,7 @@ import unittest
 
 from raftnet.config import RaftConfig
 from raftnet.errors import BusyError, ChangeRefusedError, NotLeaderError
-from raftnet.raft.membership import Member, Membership
+from raftnet.raft.membership import Member
 from raftnet.raft.types import Role
 from tests.raft.harness import Cluster
 from tests.raft.invariants import Invariants
@@ -38,7 +38,8 @@ class RandomRun:
         self.events = [(self.deliver, 60), (self.sync, 25), (self.tick, 12), (self.propose, 8),
                        (self.read, 3), (self.partition, 2), (self.heal, 1.5),
                        (self.crash, 100 * self.crashes), (self.restart, 2),
-                       (self.leader_gone, 2), (self.reconnect, 0.3), (self.change, 0.8)]
+                       (self.leader_gone, 2), (self.reconnect, 0.3), (self.change, 0.8),
+                       (self.transfer, 0.6)]
 
     def up(self) -> list[int]:
         """The nodes that run."""
@@ -134,19 +135,30 @@ class RandomRun:
         core = self.cluster.core(self.random.choice(self.up()))
         core.peer_connected(self.random.choice(list(self.cluster.nodes)))
 
+    def transfer(self) -> None:
+        """Whoever leads hands over to any other."""
+        for node_id in self.up():
+            core = self.cluster.core(node_id)
+            try:
+                core.transfer(self.random.choice(list(self.cluster.nodes)))
+            except (NotLeaderError, ChangeRefusedError):
+                continue
+            self.cluster.collect(node_id)
+
     def change(self) -> None:
-        """The leader removes a voter, or takes one in as a learner."""
+        """The leader removes a member, itself too, takes one in as a learner, or gets a target."""
         for node_id in self.up():
             core = self.cluster.core(node_id)
             if core.role is not Role.LEADER or not core.membership.founded:
                 continue
             old, other = core.membership, self.random.choice(list(self.cluster.nodes))
-            if other == node_id:
-                continue
-            new = old.with_member(Member(other, "a:1", False))
-            if old.member(other):
-                members = tuple(m for m in old.members if m.node_id != other)
-                new = Membership(old.cluster_id, members, old.quorum_rule, old.founded)
+            address = f"127.0.0.1:{5000 + other}"
+            if self.random.random() < 0.2:
+                new = old.with_target((address,) + old.target[:2])
+            elif old.member(other):
+                new = old.without_member(other)
+            else:
+                new = old.with_member(Member(other, address, False, self.random.random() < 0.2))
             try:
                 core.propose_membership(new)
             except ChangeRefusedError:

@@ -13,7 +13,7 @@ from raftnet.config import RaftConfig
 from raftnet.errors import RaftnetError
 from raftnet.raft.membership import Member
 from raftnet.raft.types import Append, HardState, Message
-from tests.raft.harness import Envelope, batch
+from tests.raft.harness import Envelope, address_of, batch
 from tests.scenarios.traced import TracedCluster
 
 FOLDER = Path(__file__).parent
@@ -154,13 +154,27 @@ class Script:
         self.cluster.core(int(node)).read(int(token))
         self.cluster.collect(int(node))
 
-    def do_membership(self, node: str, verb: str, member: str) -> None:
-        """`membership 1 add 4`: leader 1 takes 4 in, as a learner."""
-        if verb != "add":
+    def do_membership(self, node: str, verb: str, *members: str) -> None:
+        """What leader 1 proposes: `membership 1 add 4`: 4 is a learner; `add 4 stays`: for ever;
+        `add 4 at 3`: at the address of 3, whose directory was emptied; `remove 4`; `set 1 2 4`:
+        these shall be all."""
+        membership = self.cluster.core(int(node)).membership
+        if verb == "add":
+            member, *rest = members
+            place = int(rest[1]) if rest[:1] == ["at"] else int(member)
+            learner = Member(int(member), address_of(place), False, rest == ["stays"])
+            membership = membership.with_member(learner)
+        elif verb == "remove":
+            membership = membership.without_member(int(members[0]))
+        elif verb == "set":
+            membership = membership.with_target([address_of(int(each)) for each in members])
+        else:
             raise ValueError("no such change")
-        core = self.cluster.core(int(node))
-        learner = Member(int(member), f"127.0.0.1:{5000 + int(member)}", False)
-        core.propose_membership(core.membership.with_member(learner))
+        self.cluster.change(int(node), membership)
+
+    def do_transfer(self, node: str, to: str) -> None:
+        """`transfer 1 2`: leader 1 hands over to 2."""
+        self.cluster.core(int(node)).transfer(int(to))
         self.cluster.collect(int(node))
 
     def do_gone(self, *words: str) -> None:

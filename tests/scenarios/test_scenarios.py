@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from raftnet.raft import election, leader
+from raftnet.raft import changes, election, leader, transfer
 from raftnet.raft.core import Raft
 from raftnet.raft.log import RaftLog
 from tests.scenarios import __main__ as command
@@ -33,17 +33,29 @@ BREAKS = (
      ["figure_7", "figure_8_e", "withheld_vote"]),
     ("votes are not withheld", election, "is_withheld",
      "raft.leader_id != 0", "False", ["withheld_vote", "pre_vote_returning_node"]),
-    ("a vote request leaves before its sync", election, "_count_pre_votes",
+    ("a vote request leaves before its sync", election, "_campaign",
      "send_after_sync", "send", ["vote_waits_for_sync"]),
     ("a read needs no quorum", leader, "_release_reads",
      "rounds[membership.quorum - 1]", "raft.read_round", ["read_index"]),
     ("no check-quorum", leader, "tick",
      "raft.now_ms >= quorum_deadline_ms(raft) or ", "", ["check_quorum"]),
-    ("founded without the last founder", leader, "_maintain_membership",
+    ("founded without the last founder", changes, "maintain",
      "match_index >= 1 for", "match_index >= 0 for", ["founding"]),
     ("a lost fast election is not tried again soon", Raft, "leader_gone",
      "self.gone_attempts = 1", "self.gone_attempts = 0", ["leader_gone"]),
-    ("a follower behind the memory is not fed from the file", leader, "_send_appends",
+    ("a transfer's vote is withheld", Raft, "step",
+     " and not message.transfer", "", ["transfer"]),
+    ("the target of a transfer is not caught up first", transfer, "press",
+     "progress.match_index == raft.log.last_index", "True", ["transfer"]),
+    ("a removed leader goes without a word", changes, "_hand_over",
+     "if successor:", "if False:", ["leader_removal"]),
+    ("a removed leader that alone holds its removal does not campaign", election, "may_campaign",
+     "log.membership_index > log.commit_index", "False", ["leader_removal_crash"]),
+    ("an old identity goes before its newcomer has caught up", changes, "_end_twins",
+     "prevails = _has_caught_up(raft, twin)", "prevails = True", ["emptied_directory"]),
+    ("members go before every target is a voter", changes, "_approach_target",
+     "if member is None or not member.voter:", "if False:", ["target"]),
+    ("a follower behind the memory is not fed from the file", leader, "send_appends",
      "message.from_file = True", "pass", ["slow_follower_from_file"]),
 )
 
@@ -62,7 +74,7 @@ class TestScenarios(unittest.TestCase):
     """All files of the folder."""
 
     def test_traces_are_as_written(self):
-        self.assertGreaterEqual(len(paths()), 16)
+        self.assertGreaterEqual(len(paths()), 21)
         for path in paths():
             with self.subTest(scenario=path.stem):
                 old = path.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from unittest import mock
 from raftnet.machine.machine import Machine
 from raftnet.raft.core import Raft
 from raftnet.simulation.cluster import Profile, SimulatedCluster
+from raftnet.simulation.faults import KINDS
 from raftnet.simulation.network import NetworkProfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -34,6 +35,15 @@ class ClusterTest(unittest.TestCase):
                 cluster = SimulatedCluster(seed, count=3 if seed % 2 else 5)
                 cluster.run(20_000)
                 self.assertGreater(cluster.invariants.highest_commit, 2)
+                self.assertFalse(cluster.is_stuck)
+
+    def test_every_kind_of_fault_happens(self):
+        happened = set()
+        for seed in (1, 2):
+            cluster = SimulatedCluster(seed, profile=Profile(NetworkProfile(1, 1), 150))
+            cluster.run(25_000)
+            happened.update(cluster.faults.counts)
+        self.assertEqual(happened, set(KINDS))
 
     def test_a_quiet_cluster_elects_once_and_serves(self):
         cluster = SimulatedCluster(3, profile=Profile(NetworkProfile(1, 1), faults=()))

@@ -3,11 +3,12 @@
 import unittest
 from types import SimpleNamespace
 
-from raftnet.raft.entry import EntryKind, encode_entry
+from raftnet.raft.entry import HEADER_BYTES, EntryKind, encode_entry
 from raftnet.raft.types import HardState
-from raftnet.simulation.invariants import InvariantError, Invariants
+from raftnet.simulation.promises import InvariantError, Promises
 
 NODE = "127.0.0.1:5001"
+NODE_ID = 1
 CLUSTER = bytes(range(16))
 
 
@@ -16,19 +17,28 @@ def _entries(*terms: int):
             for index, term in enumerate(terms, 1)]
 
 
+def _node(node_id: int = NODE_ID, old_copy: bool = False):
+    return SimpleNamespace(address=NODE, old_copy=old_copy,
+                           replica=SimpleNamespace(cluster_id=CLUSTER, node_id=node_id))
+
+
+def _job(*terms: int, state: HardState | None = None):
+    return SimpleNamespace(hard_state=state, entries=_entries(*terms))
+
+
 class ReopenedTest(unittest.TestCase):
     """What a node's disk confirmed is there at its next start, or was rightly annulled."""
 
     def setUp(self):
-        self.invariants = Invariants()
-        node = SimpleNamespace(address=NODE, replica=SimpleNamespace(cluster_id=CLUSTER))
-        job = SimpleNamespace(hard_state=HardState(3, 7), entries=_entries(1, 2, 2, 3))
-        self.invariants.durable(node, [job])
+        self.promises = Promises()
+        self.promises.durable(_node(), [_job(1, 2, 2, 3, state=HardState(3, 7))])
 
-    def reopen(self, *terms: int, state=HardState(3, 7), cluster_id=CLUSTER) -> None:
+    def reopen(self, *terms: int, state=HardState(3, 7), cluster_id=CLUSTER,
+               node_id=NODE_ID) -> None:
         """The node starts again with a log of these terms."""
-        self.invariants.reopened(NODE, SimpleNamespace(
-            cluster_id=cluster_id, hard_state=state, entries=_entries(*terms)))
+        self.promises.reopened(NODE, SimpleNamespace(
+            node_id=node_id, cluster_id=cluster_id, hard_state=state, entries=_entries(*terms)),
+            CLUSTER)
 
     def test_all_of_it_is_there(self):
         self.reopen(1, 2, 2, 3)
@@ -53,6 +63,42 @@ class ReopenedTest(unittest.TestCase):
     def test_the_cluster_is_forgotten(self):
         with self.assertRaisesRegex(InvariantError, "forgot its cluster"):
             self.reopen(cluster_id=None)
+
+    def test_another_identity_at_the_address_owes_nothing(self):
+        self.reopen(cluster_id=None, state=HardState(), node_id=2)
+
+
+class EndedTest(unittest.TestCase):
+    """An identity whose directory was emptied, or replaced by an old copy, promises nothing."""
+
+    def setUp(self):
+        self.promises = Promises()
+        self.promises.durable(_node(), [_job(1, 2, state=HardState(3, 7))])
+        self.promises.end(NODE_ID, "ended")
+
+    def test_what_it_promised_stands(self):
+        self.assertTrue(self.promises.holds(NODE_ID, 2, _entries(1, 2)[1].data[:HEADER_BYTES]))
+        self.assertEqual(self.promises.vote(NODE_ID, CLUSTER, 3), 7)
+
+    def test_it_neither_votes_nor_acknowledges(self):
+        for job in (_job(state=HardState(4, 7)), _job(1)):
+            with self.subTest(job=job), self.assertRaisesRegex(InvariantError, "^ended: "):
+                self.promises.durable(_node(), [job])
+        self.promises.durable(_node(), [_job(state=HardState(4, 0))])
+
+    def test_the_directory_may_be_a_new_identity(self):
+        self.promises.durable(_node(2), [_job(1, state=HardState(4, 7))])
+        self.assertEqual(self.promises.of(2).last_index, 1)
+
+    def test_an_old_copy_beside_its_owner(self):
+        self.promises.durable(_node(2), [_job(1, state=HardState(4, 7))])
+        with self.assertRaisesRegex(InvariantError, "an old copy never votes"):
+            self.promises.durable(_node(2, old_copy=True), [_job(state=HardState(5, 7))])
+
+    def test_another_vote_in_the_same_term(self):
+        with self.assertRaisesRegex(InvariantError, "one vote a term"):
+            self.promises.durable(_node(2), [_job(state=HardState(4, 7)),
+                                             _job(state=HardState(4, 8))])
 
 
 if __name__ == "__main__":

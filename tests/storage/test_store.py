@@ -5,6 +5,8 @@ import tempfile
 import unittest
 
 from raftnet.errors import (CorruptFileError, DirectoryLockedError, DiskFullError, StorageError)
+from raftnet.raft.entry import EntryKind, encode_entry
+from raftnet.raft.membership import Member, Membership, encode_membership
 from raftnet.raft.types import HardState
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage.disk import Disk
@@ -53,11 +55,36 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(store.entries, entries(1, 3, term=4))
         self.assertEqual((store.node_id, store.boot), (NODE_ID, 3))
 
-    def test_forgets_nothing_but_entry_1(self):
-        store = founded(SimulatedDisk())
-        store.perform([job(entries(2, 2))])
-        with self.assertRaises(AssertionError):
-            store.forget()
+    def test_forgets_a_cluster_of_a_lone_founder_also_when_interrupted(self):
+        def lone(disk):
+            store = open_store(disk)
+            payload = encode_membership(Membership(CLUSTER_ID, (Member(7, "127.0.0.1:1", True),)))
+            store.found(CLUSTER_ID, encode_entry(1, 1, EntryKind.MEMBERSHIP, payload))
+            store.perform([job([encode_entry(2, 1, EntryKind.EMPTY, b""),
+                                encode_entry(3, 1, EntryKind.MEMBERSHIP, payload)])])
+            return store
+
+        store = lone(SimulatedDisk())
+        store.forget()
+        self.assertEqual((store.cluster_id, store.last_index, store.hard_state),
+                         (None, 0, HardState()))
+        operation = 0
+        while True:
+            operation += 1
+            disk = SimulatedDisk()
+            store = lone(disk)
+            disk.fail_at(operation)
+            try:
+                store.forget()
+            except StorageError:
+                disk.kill()
+                # Forgotten or not at all, and never a directory that does not start.
+                again = open_store(disk)
+                self.assertIn((again.cluster_id, again.last_index),
+                              ((None, 0), (CLUSTER_ID, 3)))
+            else:
+                break
+        self.assertGreater(operation, 5)
 
     def test_founding_on_a_full_disk_may_be_tried_again(self):
         for budget in range(150):
@@ -189,7 +216,7 @@ class RefusalTest(unittest.TestCase):
         store = open_store(disk, lines.append)
         self.assertEqual((store.cluster_id, store.entries, store.hard_state, store.boot),
                          (None, [], HardState(), 2))
-        self.assertRegex(lines[0], "simulated/log: founding was interrupted")
+        self.assertRegex(lines[0], "simulated/log: founding or joining was interrupted")
 
     def test_files_never_renamed_into_place_are_removed(self):
         disk = copy_files(self.disk)

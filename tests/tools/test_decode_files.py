@@ -9,6 +9,7 @@ import unittest
 from raftnet.errors import CorruptFileError
 from raftnet.founding import Founders
 from raftnet.raft.entry import Entry, EntryKind, decode_entry, encode_entry
+from raftnet.raft.membership import Member, Membership, encode_membership
 from raftnet.raft.types import HardState
 from raftnet.storage.disk import Disk
 from raftnet.storage.metafile import SLOT_OFFSETS
@@ -88,6 +89,21 @@ class Log(DataDirectory):
             self.assertEqual(words[:3], [str(offset), "index", str(place)])
             offset += int(words[words.index("bytes") + 1])
         self.assertEqual(offset, os.path.getsize(self.log_path))
+
+    def test_a_membership_shows_all_that_it_says(self):
+        membership = Membership(
+            b"c" * 16, (Member(1, "a:1", True), Member(2, "b:2", True), Member(3, "b:2", False),
+                        Member(4, "d:4", False, stays=True)), 1, True, tuple(range(16, 23)),
+            ("a:1", "e:5"), 2)
+        self.write(HardState(2, NODE_ID),
+                   encode_entry(5, 2, EntryKind.MEMBERSHIP, encode_membership(membership)))
+        removed = ", ".join(f"{node_id:016x}" for node_id in range(18, 23))
+        self.assertEqual(
+            list(log_lines(self.directory))[-1],
+            "    5.0 2 membership quorum 2 (half-rounded-up-plus-one): a:1, b:2 node "
+            "0000000000000002, b:2 node 0000000000000003 (learner), d:4 (learner that stays); "
+            f"removed: 2 more, {removed}; target: a:1, e:5; state version 2")
+        self.assertEqual(last_membership(self.directory), membership)
 
     def test_annulled_records_are_marked(self):
         offset = os.path.getsize(self.log_path)

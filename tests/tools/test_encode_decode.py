@@ -10,7 +10,7 @@ from raftnet.errors import ErrorCode, FrameError
 from raftnet.net.messages import encode_message
 from raftnet.raft import types
 from raftnet.raft.entry import EntryKind, encode_entry
-from raftnet.wire import commands, requests
+from raftnet.wire import commands, joining, requests
 from raftnet.wire.frames import Kind, encode_frame
 from tools import encode
 from tools.frametext import StreamDecoder
@@ -61,6 +61,10 @@ class Words(unittest.TestCase):
                 (["log", "--local", "127.0.0.1:5001"], "LOG id 1: local from 1 limit 10000"),
                 (["status"], "STATUS id 1"),
                 (["members"], "STATUS id 1"),
+                (["members", "--set", "h:1,h:2"], "CHANGE id 1: set members to h:1 h:2"),
+                (["remove", "127.0.0.1:5003"], "CHANGE id 1: remove 127.0.0.1:5003"),
+                (["remove", "00000000000000AB"], "CHANGE id 1: remove 00000000000000ab"),
+                (["--request-id", "9", "transfer", "h:2"], "CHANGE id 9: transfer to h:2"),
                 (["hello"], "HELLO id 1: client versions 1 to 1")]:
             with self.subTest(words=words):
                 self.assertEqual(decode(encoded(*words)), [f"0 {expected}"])
@@ -72,6 +76,13 @@ class Words(unittest.TestCase):
             line, = decode(frame)
             self.assertTrue(line.endswith("commands 1: dequeue default 1 wait 2500 ms"), line)
             self.assertNotIn("session none", line)
+
+    def test_what_is_more_than_one_frame(self):
+        for words in (["add", "h:1"], ["why"]):
+            with self.subTest(words=words):
+                done = run_tool("encode.py", *words)
+                self.assertEqual((done.returncode, done.stdout), (2, b""))
+                self.assertIn(b"more than one frame: use mqclient.py", done.stderr)
 
     def test_execute(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -115,18 +126,22 @@ class Kinds(unittest.TestCase):
             requests.encode_request(bytes(16), 1, 0, [commands.encode_enqueue(b"q", [b"in it"])])]))
         status = requests.NodeStatus(
             bytes(15) + b"\1", 77, 3, "leader", 4, 5, 6, 7, 0, 7, 0xABC, True, 0, "h:1", "h:1",
-            "0.1", [requests.MemberStatus(77, "h:1", True, True, 7, 0)])
-        hello = requests.encode_hello(requests.Hello(1, bytes(16), 77, 3, 5, "h:1"))
+            "0.1", [requests.MemberStatus(77, "h:1", True, True, 7, 0),
+                    requests.MemberStatus(78, "h:2", False, False, stays=True)],
+            6, 1, ["h:1", "h:3"])
+        hello = requests.encode_hello(requests.Hello(1, bytes(16), 77, 3, 5, "h:1", 0xABC, 6, 5,
+                                                     9, 2))
         peers = [encode_message(message) for message in (
             types.PreVote(3, 4, 2), types.PreVoteReply(2, 3, True), types.Vote(3, 4, 2, True),
             types.VoteReply(3, False), types.Append(2, 5, 2, 4, [entry]),
             types.AppendReply(2, False, 5, 4, 1), types.Heartbeat(2, 3, 9, 1000),
-            types.HeartbeatReply(2, 9, 1000))]
+            types.HeartbeatReply(2, 9, 1000), types.TimeoutNow(6))]
         words = ["term 3 last_log_index 4", "for_term 3 granted yes", "transfer yes",
-                 "granted no", "prev_log_index 5", "hint_index 4", "round 9", "round 9"]
+                 "granted no", "prev_log_index 5", "hint_index 4", "round 9", "round 9", "term 6"]
         return {kind: (body, text) for (kind, body), text in zip(peers, words)} | {
-            Kind.HELLO: (hello, "node 000000000000004d at h:1 start 3 cluster none yet"),
-            Kind.HELLO_REPLY: (hello, "founders 00000005"),
+            Kind.HELLO: (hello, "node 000000000000004d at h:1 start 3 process 0000000000000abc "
+                         "began in term 6 at 9/5 cluster none yet"),
+            Kind.HELLO_REPLY: (hello, "state version 2 founders 00000005"),
             Kind.ERROR: (requests.encode_error(ErrorCode.NOT_LEADER, "ask there", "h:2"),
                          'NOT_LEADER "ask there"'),
             Kind.REQUEST: (requests.encode_request(b"s" * 16, 2, 1, [commands.encode_close()]),
@@ -139,9 +154,17 @@ class Kinds(unittest.TestCase):
             Kind.LOG_REPLY: (requests.encode_log_reply(1, 6, 7, [entry.data]),
                              "first held 1 commit 6 next 7 entries 1"),
             Kind.STATUS: (b"", "STATUS id 4"),
-            Kind.STATUS_REPLY: (requests.encode_status(status), "h:1 leader term 4"),
-            Kind.JOIN: (requests.encode_join(77, "h:1"), "node 000000000000004d at h:1"),
-            Kind.JOIN_REPLY: (requests.encode_join_reply(b"c" * 16), "cluster 6363")}
+            Kind.STATUS_REPLY: (
+                requests.encode_status(status), "h:2 node 000000000000004e learner that stays "
+                "unreachable match 0 silent unknown] target h:1, h:3"),
+            Kind.JOIN: (joining.encode_join(77, "h:1", 3), "node 000000000000004d at h:1 as a "
+                        "learner that stays returning"),
+            Kind.JOIN_REPLY: (joining.encode_join_reply(b"c" * 16), "cluster 6363"),
+            Kind.INVITE: (joining.encode_invite(b"c" * 16, "h:1", 1),
+                          "into cluster " + "63" * 16 + " by h:1 as a learner that stays"),
+            Kind.INVITE_REPLY: (joining.encode_invite_reply(77), "node 000000000000004d"),
+            Kind.CHANGE: (joining.encode_change(3, ["h:1", "h:2"]), "set members to h:1 h:2"),
+            Kind.CHANGE_REPLY: (joining.encode_change_reply(7, "done so"), 'at 7 "done so"')}
 
     def test_every_kind(self):
         bodies = self.bodies()

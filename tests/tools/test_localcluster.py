@@ -7,8 +7,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
+from raftnet.client import Client
+from raftnet.errors import RaftnetError
 from tools import localcluster
 from tools.processes import HOST, ROOT, free_ports, wait_until
 
@@ -104,6 +107,58 @@ class LocalClusterTool(unittest.TestCase):
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(WAIT_S), 0, self.text())
 
+    def restart(self, data: str) -> subprocess.CompletedProcess:
+        """The command in the second terminal."""
+        return subprocess.run(
+            [sys.executable, os.path.join(ROOT, "tools", "localcluster.py"), "restart", "--data",
+             data], capture_output=True, text=True, timeout=120)
+
+    def test_rolling_restart(self):
+        port, data = self.wait_for_port(), os.path.join(self.directory, "data")
+        self.start("--port", str(port), "--data", data)
+        leader = self.wait_for(r"ready, (\S+) leads")[1]
+        pids = re.findall(r"(\S+)  pid (\d+)", self.text())
+        load = Load([f"{HOST}:{port + place}" for place in range(3)])
+        load.start()
+        self.addCleanup(load.stop)
+        done = self.restart(data)
+        load.stop()
+        self.assertEqual(done.returncode, 0, done.stderr + self.text())
+        lines = done.stdout.splitlines()
+        self.assertEqual(len(lines), 5)
+        self.assertEqual((lines[0][:15], lines[-1][:13]), ("begins: 3 nodes", "done: 3 nodes"))
+        restarted = [re.match(r"(\S+?)(?: \(the leader\))?: stopped in .* pid (\d+), caught up at "
+                              r"index \d+", line).groups() for line in lines[1:-1]]
+        self.assertEqual(sorted(a for a, _ in restarted), sorted(a for a, _ in pids))
+        self.assertFalse({pid for _, pid in restarted} & {pid for _, pid in pids})
+        self.assertIn(f"{leader} (the leader)", lines[3])
+        self.assertNotIn("ended", self.text())          # nobody is said to have died
+        self.assertIsNone(load.error)
+        self.assertEqual(load.ids, sorted(set(load.ids)))
+        self.assertGreater(len(load.ids), 10)
+        os.kill(int(restarted[0][1]), signal.SIGKILL)
+        self.wait_for("was ended by SIGKILL")
+        done = self.restart(data)                       # there would be no quorum meanwhile
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"{restarted[0][0]} is not among the processes that run here", done.stderr)
+
+    def test_one_localcluster_a_directory(self):
+        port, data = self.wait_for_port(), os.path.join(self.directory, "data")
+        done = self.restart(data)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn(f"no localcluster runs the nodes of {data}", done.stderr)
+        first = self.start("--nodes", "1", "--port", str(port), "--data", data)
+        self.wait_for("ready")
+        second = subprocess.run(
+            [sys.executable, os.path.join(ROOT, "tools", "localcluster.py"), "--nodes", "1",
+             "--port", str(port + 1), "--data", data], capture_output=True, text=True, timeout=60)
+        self.assertEqual(second.returncode, 1)
+        self.assertIn(f"another localcluster (pid {first.pid}) runs", second.stderr)
+        self.assertEqual(self.restart(data).returncode, 0)      # one node: nobody to follow
+        first.kill()                            # its pid stays in the file, its lock does not
+        first.wait()
+        self.assertIn("no localcluster runs", self.restart(data).stderr)
+
     def test_a_taken_port(self):
         with socket.socket() as sock:
             sock.bind((HOST, 0))
@@ -124,6 +179,31 @@ class LocalClusterTool(unittest.TestCase):
         self.start("--nodes", "2", *words)
         self.wait_for(rf":{ports + 1} --join {HOST}:{ports} ")
         self.wait_for(rf"members at index \d+: (?!.*learner).*:{ports + 1}")
+
+
+class Load(threading.Thread):
+    """A client that enqueues one message after the other until it is stopped."""
+
+    def __init__(self, servers: list[str]):
+        super().__init__()
+        self.servers = servers
+        self.ids: list[int] = []
+        self.error: RaftnetError | None = None
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        try:
+            with Client(self.servers) as client:
+                queue = client.queue()
+                while not self._stop_asked.wait(0.002):
+                    self.ids.append(queue.enqueue("x"))
+        except RaftnetError as error:
+            self.error = error
+
+    def stop(self) -> None:
+        """Wait for its end."""
+        self._stop_asked.set()
+        self.join()
 
 
 class Shown(unittest.TestCase):

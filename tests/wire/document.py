@@ -99,8 +99,11 @@ def encode(kind: str, value) -> bytes:
     """A value of a type; what the document's own words describe is given as bytes."""
     if kind in SIZES:
         return int(value).to_bytes(SIZES[kind], "big")
-    if kind.startswith("count × u") and isinstance(value, list):
-        return b"".join(encode(kind.removeprefix("count × "), number) for number in value)
+    repeated = re.fullmatch(r"\w*count × (u\d+|string)", kind)
+    if repeated and isinstance(value, list):
+        return b"".join(encode(repeated[1], one) for one in value)
+    if kind == "strings":
+        return encode("u16", len(value)) + b"".join(encode("string", one) for one in value)
     if kind == "string":
         return len(value.encode()).to_bytes(2, "big") + value.encode()
     if kind == "name":
@@ -115,6 +118,8 @@ def _made(kind: str, name: str, number: int):
     if kind in ("string", "name"):
         text = f"{name} {number}"
         return text if kind == "string" else text.encode()
+    if kind == "strings":
+        return [f"{name} {number}", ""]
     size = size_of(kind) or 0
     return bytes(size) if kind.startswith("zero") else bytes((number,)) * size
 

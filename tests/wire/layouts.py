@@ -13,7 +13,7 @@ from raftnet.raft import entry as entries
 from raftnet.raft import membership as memberships
 from raftnet.raft.entry import EntryKind
 from raftnet.storage import metafile, records
-from raftnet.wire import commands, frames, requests
+from raftnet.wire import commands, frames, joining, requests
 from raftnet.wire.commands import Operation
 from raftnet.wire.frames import FrameReader, Kind
 from tests.wire.document import DOCUMENT, fill
@@ -116,15 +116,16 @@ def _status_values(body: bytes) -> dict:
 
 def _membership(payload: bytes) -> tuple:
     found = memberships.decode_membership(payload)
-    members = tuple((m.node_id, m.voter, m.address) for m in found.members)
-    return found.cluster_id, int(found.quorum_rule), int(found.founded), members
+    members = tuple((m.node_id, KINDS.index((m.voter, m.stays)), m.address) for m in found.members)
+    return (found.cluster_id, int(found.quorum_rule), int(found.founded), found.state_version,
+            members, list(found.removed), list(found.target))
 
 
-def _membership_again(cluster_id, rule, flags, members) -> bytes:
-    members = tuple(memberships.Member(node_id, address, voter)
-                    for node_id, voter, address in members)
-    return memberships.encode_membership(
-        memberships.Membership(cluster_id, members, rule, bool(flags)))
+def _membership_again(cluster_id, rule, flags, state_version, members, removed, target) -> bytes:
+    members = tuple(memberships.Member(node_id, address, *KINDS[kind])
+                    for node_id, kind, address in members)
+    return memberships.encode_membership(memberships.Membership(
+        cluster_id, members, rule, bool(flags), tuple(removed), tuple(target), state_version))
 
 
 def _record(data: bytes) -> tuple:
@@ -142,10 +143,12 @@ def _seal(at: int, start: int, stop: int | None = None, begun: int = 0):
     return seal
 
 
-MEMBER_FIELDS = ("node_id", "voter", "reachable", "match_index", "silent_ms", "address")
+MEMBER_FIELDS = ("node_id", "voter", "stays", "reachable", "match_index", "silent_ms", "address")
+_ONE_MEMBER = bytes(19) + b"\1\0\1" + bytes(4)      # a membership up to its first member
+KINDS = ((False, False), (True, False), (False, True))      # (voter, stays) by the kind of a member
 ENTRY = entries.encode_entry(7, 9, EntryKind.EMPTY, b"").data
 MEMBER, MEMBER_VALUES = fill(DOCUMENT.layouts()["Member status"], {})
-VOTER, VOTER_VALUES = fill(DOCUMENT.layouts()["Member"], {})
+VOTER, VOTER_VALUES = fill(DOCUMENT.layouts()["Member"], {"kind": 2})
 QUEUE, QUEUE_VALUES = fill(DOCUMENT.layouts()["Queue in a list"], {})
 RESULT, RESULT_VALUES = fill(DOCUMENT.layouts()["Result"], {"length": 4, "payload": b"abc"})
 ONE_RESULT = [(RESULT_VALUES["status"], b"abc")]
@@ -189,9 +192,24 @@ LAYOUTS = {
         _status_values, lambda body: requests.encode_status(requests.decode_status(body)),
         {"role": 2, "founded": True, "count": 1, "members": (MEMBER, MEMBER_TUPLE)}, ("count",)),
     ("Member status",): Layout(lambda _: dict(MEMBER_VALUES), lambda data: data, {}),
-    ("JOIN",): of_tuple(requests.decode_join, requests.encode_join, "node_id address"),
-    ("JOIN_REPLY",): of_tuple(lambda body: (requests.decode_join_reply(body),),
-                              requests.encode_join_reply, "cluster_id"),
+    ("JOIN",): of_tuple(
+        lambda body: (lambda node_id, address, flags: (node_id, flags, address))(
+            *joining.decode_join(body)),
+        lambda node_id, flags, address: joining.encode_join(node_id, address, flags),
+        "node_id flags address", flags=3),
+    ("JOIN_REPLY",): of_tuple(lambda body: (joining.decode_join_reply(body),),
+                              joining.encode_join_reply, "cluster_id"),
+    ("INVITE",): of_tuple(
+        lambda body: (lambda cluster_id, contact, flags: (cluster_id, flags, contact))(
+            *joining.decode_invite(body)),
+        lambda cluster_id, flags, contact: joining.encode_invite(cluster_id, contact, flags),
+        "cluster_id flags contact", flags=1),
+    ("INVITE_REPLY",): of_tuple(lambda body: (joining.decode_invite_reply(body),),
+                                joining.encode_invite_reply, "node_id"),
+    ("CHANGE",): of_tuple(joining.decode_change, joining.encode_change, "operation addresses",
+                          operation=joining.CHANGE_SET),
+    ("CHANGE_REPLY",): of_tuple(joining.decode_change_reply, joining.encode_change_reply,
+                                "index text"),
     ("PRE_VOTE",): of_message(Kind.PRE_VOTE),
     ("PRE_VOTE_REPLY",): of_message(Kind.PRE_VOTE_REPLY),
     ("VOTE",): of_message(Kind.VOTE),
@@ -201,6 +219,7 @@ LAYOUTS = {
     ("APPEND_REPLY",): of_message(Kind.APPEND_REPLY),
     ("HEARTBEAT",): of_message(Kind.HEARTBEAT),
     ("HEARTBEAT_REPLY",): of_message(Kind.HEARTBEAT_REPLY),
+    ("TIMEOUT_NOW",): of_message(Kind.TIMEOUT_NOW),
     ("Command", "SIZE"): of_tuple(
         lambda data: (commands.split_commands(data, 0)[0][0],
                       commands.decode_size(commands.split_commands(data, 0)[0])),
@@ -244,10 +263,15 @@ LAYOUTS = {
         commands.encode_batch, "stamp_ms requests",
         requests=(_prefixed([b"ab", b"c"]), [b"ab", b"c"])),
     ("Membership",): of_tuple(
-        _membership, _membership_again, "cluster_id quorum_rule flags members", ("count",),
-        quorum_rule=1, flags=1, count=1,
-        members=(VOTER, (tuple(VOTER_VALUES[n] for n in ("node_id", "voter", "address")),))),
-    ("Member",): Layout(lambda _: dict(VOTER_VALUES), lambda data: data, {}),
+        _membership, _membership_again,
+        "cluster_id quorum_rule flags state_version members removed target",
+        ("member_count", "removed_count", "target_count"), quorum_rule=1, flags=1, member_count=1,
+        members=(VOTER, (tuple(VOTER_VALUES[n] for n in ("node_id", "kind", "address")),)),
+        removed_count=2, removed=[2**64 - 1, 5], target_count=3, target=["a:1", "", "c:3"]),
+    ("Member",): of_tuple(
+        lambda data: _membership(_ONE_MEMBER + data)[4][0],
+        lambda *member: _membership_again(bytes(16), 0, 0, 1, [member], [], [])[len(_ONE_MEMBER):],
+        "node_id kind address", kind=2),
     ("Meta slot",): of_tuple(
         lambda data: metafile.decode_slot(data, ""),
         lambda *values: metafile.encode_slot(metafile.MetaState(*values)),

@@ -21,9 +21,10 @@ from raftnet.machine.queue import MESSAGE_OVERHEAD_BYTES
 from raftnet.machine.sessions import KEPT_REPLY_OVERHEAD_BYTES
 from raftnet.raft.entry import HEADER_BYTES as ENTRY_HEADER_BYTES
 from raftnet.raft.entry import PAYLOAD_BYTES_MAX, EntryKind, decode_entry, encode_entry
+from raftnet.raft import membership as memberships
 from raftnet.raft.membership import QuorumRule, decode_membership, quorum
 from raftnet.storage import metafile, records
-from raftnet.wire import address, commands, frames, requests
+from raftnet.wire import address, commands, frames, joining, requests
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.frames import FrameReader, Kind
 from tests.wire.document import DOCUMENT, SIZES, encode, fill, size_of
@@ -41,7 +42,11 @@ NUMBERS = {
     "Roles": {role: number for number, role in enumerate(requests.ROLES)},
     "Operations": Operation.__members__,
     "Statuses": Status.__members__,
+    "Operations of a CHANGE": {"REMOVE": joining.CHANGE_REMOVE, "TRANSFER": joining.CHANGE_TRANSFER,
+                               "SET": joining.CHANGE_SET},
     "Entry kinds": EntryKind.__members__,
+    "Kinds of members": {"LEARNER": memberships._LEARNER, "VOTER": memberships._VOTER,
+                         "LEARNER_THAT_STAYS": memberships._LEARNER_THAT_STAYS},
     "Quorum rules": QuorumRule.__members__,
 }
 OTHER_LIMITS = {
@@ -58,13 +63,20 @@ OTHER_LIMITS = {
     "batch_bytes_max": GatewayConfig().batch_bytes_max,
     "append_bytes_max": RaftConfig().append_bytes_max,
     "entry_payload_bytes_max": PAYLOAD_BYTES_MAX,
+    "members_max": memberships.MEMBERS_MAX,
+    "removed_max": memberships.REMOVED_MAX,
+    "change_addresses_max": joining.CHANGE_ADDRESSES_MAX,
 }
 # Numbers that stand in a sentence.
 SENTENCES = [
     f"A frame is {frames.HEADER_BYTES} bytes of header",
     f"{12 + 4} to `frame_bytes_max` for the whole frame",
     f"Kinds from {frames.PEER_KINDS_FROM} on are messages between nodes",
-    f"since it was heard; {requests.UNKNOWN_AGE:,}: not known",
+    f"since the answering node heard it last; {requests.UNKNOWN_AGE:,}: never",
+    f"1: as a learner that stays one; 2: returning; both: "
+    f"{joining.JOIN_STAYS | joining.JOIN_RETURNING}; other bits are 0",
+    f"| flags | {joining.JOIN_STAYS}: as a learner that stays one; other bits are 0 |",
+    f"It is {commands.STATE_VERSION} now, and stands in every membership",
     f"`meta` is {metafile.META_BYTES} bytes long",
     f"at the bytes {metafile.SLOT_OFFSETS[0]} and {metafile.SLOT_OFFSETS[1]};",
     f"the {records.PREFIX_BYTES - 8 + ENTRY_HEADER_BYTES} bytes after it",
@@ -291,17 +303,13 @@ class ExamplesTest(unittest.TestCase):
     def check_name(self, field: str, number: int, name: str | None) -> None:
         """A name behind a number is the one that the program has for it."""
         if name is not None:
-            names = {"operation": Operation, "status": Status, "code": ErrorCode,
-                     "quorum_rule": QuorumRule}
-            tables = {"form": "Forms of a REPLY", "role": "Roles"}
-            if field in names:
-                self.assertEqual(names[field](number).name, name)
-            elif field in tables:
-                self.assertEqual(NUMBERS[tables[field]][name], number)
-            else:
-                self.assertEqual(field, "kind")
-                self.assertIn((name, number), [*Kind.__members__.items(),
-                                               *EntryKind.__members__.items()])
+            tables = {
+                "operation": ("Operations", "Operations of a CHANGE"), "status": ("Statuses",),
+                "code": ("Error codes",), "quorum_rule": ("Quorum rules",),
+                "form": ("Forms of a REPLY",), "role": ("Roles",),
+                "kind": ("Kinds of frames", "Entry kinds", "Kinds of members")}[field]
+            self.assertIn((name, number), [pair for table in tables
+                                           for pair in NUMBERS[table].items()])
 
     def test_notes_name_the_fields_of_the_layout(self):
         for example in DOCUMENT.examples:
@@ -348,7 +356,7 @@ class ExamplesTest(unittest.TestCase):
         first, *others = members
         founders = Founders(first.node_id, first.address, addresses, QuorumRule.MAJORITY)
         for member in others:
-            founders.learn(member.address, member.node_id)
+            founders.learn(member.address, member.node_id, bytes(16))
         self.assertEqual(founders.entry_1()[1].data, example.data)
 
 

@@ -5,17 +5,21 @@ import random
 import unittest
 
 from raftnet.errors import ErrorCode, MalformedError
-from raftnet.wire import commands, requests
+from raftnet.wire import commands, joining, requests
 from raftnet.wire.requests import Hello, MemberStatus, NodeStatus, Reply
 
 MUTATIONS = 30_000
 SESSION = bytes(range(16))
 SIZE = commands.encode_size(b"jobs")
-PEER = Hello(requests.ROLE_PEER, SESSION, 2**64 - 1, 3, 2**32 - 1, "[::1]:5001", 1, 2)
+PEER = Hello(requests.ROLE_PEER, SESSION, 2**64 - 1, 3, 2**32 - 1, "[::1]:5001", 2**64 - 2, 7,
+             6, 2**64 - 3, 2**16 - 1, 1, 2)
 MEMBERS = [MemberStatus(1, "127.0.0.1:5001", True, True, 9, 0),
-           MemberStatus(2**64 - 1, "hôte:5002", False, False)]
+           MemberStatus(2**64 - 1, "hôte:5002", False, False, stays=True)]
+LAST_MEMBER_BYTES = 23 + 2 + len("hôte:5002".encode())
 STATUS = NodeStatus(SESSION, 1, 2, "leader", 3, 4, 5, 6, 7, 8, 2**32 - 1, True, 1,
-                    "127.0.0.1:5001", "", "1.0", MEMBERS)
+                    "127.0.0.1:5001", "", "1.0", MEMBERS, 2**64 - 4, 2**16 - 2,
+                    ["a:1", "hôte:2"])
+TARGET_BYTES = 2 + 5 + 2 + len("hôte:2".encode())
 # name, body, decoder, what it must give, from how many bytes on a prefix is a body too (its last
 # field goes to the end of the frame, and is looked into elsewhere) or None
 BODIES = [
@@ -43,9 +47,23 @@ BODIES = [
     ("LOG_REPLY", requests.encode_log_reply(1, 9, 3, [b"one", b"two"]),
      requests.decode_log_reply, (1, 9, 3, 2, 28), 28),
     ("STATUS_REPLY", requests.encode_status(STATUS), requests.decode_status, STATUS, None),
-    ("JOIN", requests.encode_join(2**64 - 1, "127.0.0.1:5004"), requests.decode_join,
-     (2**64 - 1, "127.0.0.1:5004"), None),
-    ("JOIN_REPLY", requests.encode_join_reply(SESSION), requests.decode_join_reply, SESSION, None),
+    ("JOIN", joining.encode_join(2**64 - 1, "127.0.0.1:5004"), joining.decode_join,
+     (2**64 - 1, "127.0.0.1:5004", 0), None),
+    ("JOIN with flags", joining.encode_join(1, "hôte:1", 3), joining.decode_join,
+     (1, "hôte:1", joining.JOIN_STAYS | joining.JOIN_RETURNING), None),
+    ("JOIN_REPLY", joining.encode_join_reply(SESSION), joining.decode_join_reply, SESSION, None),
+    ("INVITE", joining.encode_invite(SESSION, "127.0.0.1:5001"), joining.decode_invite,
+     (SESSION, "127.0.0.1:5001", 0), None),
+    ("INVITE with its flag", joining.encode_invite(SESSION, "[::1]:1", 1), joining.decode_invite,
+     (SESSION, "[::1]:1", joining.JOIN_STAYS), None),
+    ("INVITE_REPLY", joining.encode_invite_reply(2**64 - 1), joining.decode_invite_reply,
+     2**64 - 1, None),
+    ("CHANGE remove", joining.encode_change(joining.CHANGE_REMOVE, ["127.0.0.1:5002"]),
+     joining.decode_change, (1, ["127.0.0.1:5002"]), None),
+    ("CHANGE set", joining.encode_change(joining.CHANGE_SET, ["a:1", "hôte:2", "c:3"]),
+     joining.decode_change, (3, ["a:1", "hôte:2", "c:3"]), None),
+    ("CHANGE_REPLY", joining.encode_change_reply(2**64 - 1, "done é"),
+     joining.decode_change_reply, (2**64 - 1, "done é"), None),
 ]
 
 
@@ -111,7 +129,10 @@ class RequestsTest(unittest.TestCase):
             requests.decode_read: lambda v: requests.encode_read(*v),
             requests.decode_log: lambda v: requests.encode_log(*v),
             requests.decode_status: requests.encode_status,
-            requests.decode_join: lambda v: requests.encode_join(*v)}
+            joining.decode_join: lambda v: joining.encode_join(*v),
+            joining.decode_invite: lambda v: joining.encode_invite(*v),
+            joining.decode_change: lambda v: joining.encode_change(*v),
+            joining.decode_change_reply: lambda v: joining.encode_change_reply(*v)}
         same = 0
         for number in range(MUTATIONS // 3):
             name, body, decode, _, _ = BODIES[number % len(BODIES)]
@@ -153,9 +174,9 @@ class RequestsTest(unittest.TestCase):
             status = bytearray(requests.encode_status(STATUS))
             status[85] = value      # founded
             self.assert_malformed(requests.decode_status, bytes(status))
-            for place in (8, 9):    # voter, reachable
+            for place in (8, 9, 10):        # voter, stays, reachable
                 status = bytearray(requests.encode_status(STATUS))
-                status[-(22 + 2 + len("hôte:5002".encode())) + place] = value
+                status[-TARGET_BYTES - LAST_MEMBER_BYTES + place] = value
                 self.assert_malformed(requests.decode_status, bytes(status))
 
     def test_a_node_has_an_id_and_a_role(self):
@@ -163,8 +184,16 @@ class RequestsTest(unittest.TestCase):
             with self.subTest(role=role, node_id=node_id):
                 self.assert_malformed(requests.decode_hello, requests.encode_hello(
                     Hello(role, SESSION, node_id)))
-        self.assert_malformed(requests.decode_join, requests.encode_join(0, "a:1"))
-        self.assert_malformed(requests.decode_join, requests.encode_join(1, ""))
+
+    def test_counts_of_a_status_are_not_believed(self):
+        body = bytearray(requests.encode_status(STATUS))
+        members_at = len(body) - TARGET_BYTES - LAST_MEMBER_BYTES - 23 - 16 - 2
+        for at, count in ((members_at, 2), (len(body) - TARGET_BYTES, 2)):
+            self.assertEqual(int.from_bytes(body[at:at + 2], "big"), count)
+            for wrong in (0, count - 1, count + 1, 0xFFFF):
+                with self.subTest(at=at, count=wrong):
+                    self.assert_malformed(requests.decode_status, bytes(
+                        body[:at] + wrong.to_bytes(2, "big") + body[at + 2:]))
 
     def test_an_unknown_role_of_a_status(self):
         body = bytearray(requests.encode_status(STATUS))

@@ -1,0 +1,98 @@
+"""What the commands of mqclient about the cluster itself do: status, members, add, remove,
+transfer, why. The same form as in actions.py, with the same rules.
+
+Progress of what is waited for goes to stderr, a line about once a second.
+"""
+
+import argparse
+import time
+
+from raftnet.client import statusview, why as reasons
+from raftnet.client.changes import Changed
+from raftnet.client.client import Client
+from raftnet.client.output import Output
+from raftnet.errors import MalformedError
+
+DONE, REFUSED, NO_ANSWER = 0, 1, 4
+STATUS_TIMEOUT_S = 5.0
+SECOND_LOOK_S = 1.0         # what moves within it does not stand still
+
+
+def status(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Ask each node how it is."""
+    addresses = arguments.address or client.servers
+    found = statusview.ask_all(addresses, _timeout_s(client), follow=not arguments.address)
+    view = statusview.status_object(found)
+    if output.as_json:
+        output.document(view)
+    else:
+        output.lines(statusview.status_lines(view))
+    for node in view["nodes"]:
+        if not node["reachable"]:
+            output.say(node["error"])
+    return DONE if any(node["reachable"] for node in view["nodes"]) else NO_ANSWER
+
+
+def members(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Show who belongs to the cluster, as the leader sees it; with --set, change it."""
+    if arguments.set is not None:
+        return _tell(client.set_members(arguments.set, not arguments.no_wait, output.say), output)
+    if arguments.no_wait:
+        raise MalformedError("--no-wait belongs to --set")
+    leader = client.leader_status()
+    found = statusview.members_object(leader.members)
+    under_way = statusview.changes_lines(leader)
+    if output.as_json:
+        output.document(found)
+        for line in under_way:
+            output.say(line)
+    else:
+        output.lines(statusview.members_lines(found, leader.address) + under_way)
+    return DONE
+
+
+def add(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Have a running, empty node taken in."""
+    return _tell(client.add(arguments.address, arguments.learner, not arguments.no_wait,
+                            output.say), output)
+
+
+def remove(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Remove a member."""
+    return _tell(client.remove(arguments.member), output)
+
+
+def transfer(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Hand the leadership over."""
+    return _tell(client.transfer(arguments.address), output)
+
+
+def _tell(changed: Changed, output: Output) -> int:
+    if output.as_json:
+        output.document({"done": changed.done, "text": changed.text, "index": changed.index,
+                         "node_id": f"{changed.node_id:016x}" if changed.node_id else None,
+                         "members": list(changed.members)})
+    else:
+        output.line(changed.text)
+    return DONE
+
+
+def why(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Say why something stands still. Where it seems so, a second look tells what moves."""
+    look = reasons.look_around(client.servers, _timeout_s(client))
+    findings = reasons.explain(look)
+    if look.answered and any(finding.wrong for finding in findings):
+        time.sleep(SECOND_LOOK_S)
+        earlier, look = look, reasons.look_around(client.servers, _timeout_s(client))
+        findings = reasons.explain(look, earlier)
+    if output.as_json:
+        output.document([finding.as_object() for finding in findings])
+    else:
+        output.lines([finding.line for finding in findings])
+    if not look.answered:
+        return NO_ANSWER
+    return REFUSED if any(finding.wrong for finding in findings) else DONE
+
+
+def _timeout_s(client: Client) -> float:
+    return min(client.timeout_s, STATUS_TIMEOUT_S)

@@ -1,0 +1,126 @@
+"""Promises: what each identity's disk has confirmed, over all lives of its directory.
+
+Rules: a promise belongs to a node id (made with the directory) and its cluster, not to an address:
+an emptied directory is a new identity. Where a directory is emptied, or an old copy is put in its
+place, the identity ends: what it had promised stands for ever, and it never votes or acknowledges
+again. Who may be elected and what may be committed on the strength of these is in invariants.py.
+"""
+
+from dataclasses import dataclass, field
+
+from raftnet.raft.entry import HEADER_BYTES
+
+
+class InvariantError(AssertionError):
+    """Something that must never happen did."""
+
+
+@dataclass(slots=True)
+class Promise:
+    """What one node's disk has confirmed: what it may have promised."""
+
+    cluster_id: bytes
+    term: int = 0
+    voted_for: int = 0
+    entries: dict[int, bytes] = field(default_factory=dict)     # index -> header, checksum in it
+    last_index: int = 0
+    ended: str = ""         # the invariant that a further promise breaks; "": it may promise
+
+    @property
+    def end(self) -> tuple[bytes, int]:
+        """(term, index) of the last entry, comparable: who holds more."""
+        # An entry's header: length, checksum, term, index.
+        return self.entries.get(self.last_index, b"")[8:16], self.last_index
+
+
+class Promises:
+    """By node id."""
+
+    def __init__(self):
+        self._by_id: dict[int, Promise] = {}
+        self._votes: dict[tuple[int, bytes, int], int] = {}     # (node, cluster, term) -> for whom
+
+    def of(self, node_id: int) -> Promise | None:
+        """What that node's disk confirmed; None: nothing."""
+        return self._by_id.get(node_id)
+
+    def holds(self, node_id: int, index: int, header: bytes) -> bool:
+        """Whether that node's disk confirmed this entry."""
+        known = self._by_id.get(node_id)
+        return known is not None and known.entries.get(index) == header
+
+    def vote(self, node_id: int, cluster_id: bytes, term: int) -> int:
+        """For whom that node's disk says it voted; 0: for nobody."""
+        return self._votes.get((node_id, cluster_id, term), 0)
+
+    def end(self, node_id: int, invariant: str) -> None:
+        """Its directory was emptied or replaced: a further promise breaks that invariant."""
+        known = self._by_id.get(node_id)
+        if known is None:
+            known = self._by_id[node_id] = Promise(b"")
+        known.ended = invariant
+
+    def durable(self, node, jobs) -> None:
+        """These jobs are on the disk: one vote a term, across restarts; and what the node may
+        promise from now on. `node`: address, old_copy, replica (node_id, cluster_id)."""
+        replica = node.replica
+        known = self._by_id.get(replica.node_id)
+        ended = "an old copy never votes or acknowledges" if node.old_copy else (
+            known is not None and known.ended)
+        if ended and any(job.entries or (job.hard_state is not None and job.hard_state.voted_for)
+                         for job in jobs):
+            raise InvariantError(f"{ended}: {node.address} as node {replica.node_id:016x}")
+        if known is None or known.cluster_id != replica.cluster_id and not known.ended:
+            known = self._by_id[replica.node_id] = Promise(replica.cluster_id)
+        if ended:
+            return
+        for job in jobs:
+            if job.hard_state is not None:
+                known.term, known.voted_for = job.hard_state.current_term, job.hard_state.voted_for
+                self._check_vote(node.address, replica.node_id, known)
+            for entry in job.entries:
+                for index in range(entry.index, known.last_index + 1):
+                    known.entries.pop(index, None)
+                known.entries[entry.index] = entry.data[:HEADER_BYTES]
+                known.last_index = entry.index
+
+    def _check_vote(self, address: str, node_id: int, known: Promise) -> None:
+        if not known.voted_for:
+            return
+        before = self._votes.setdefault((node_id, known.cluster_id, known.term), known.voted_for)
+        if before != known.voted_for:
+            raise InvariantError(f"one vote a term: {address} voted for {before:x} and "
+                                 f"{known.voted_for:x} in term {known.term}")
+
+    def reopened(self, address: str, store, cluster_id: bytes | None) -> None:
+        """A promise's entries survive any crash after it, and so do term and vote. `cluster_id`:
+        the one cluster that nobody may forget."""
+        known = self._by_id.get(store.node_id)
+        if known is None or known.ended:
+            return
+        if store.cluster_id != known.cluster_id:
+            if known.entries and known.cluster_id == cluster_id:
+                raise InvariantError(f"a promise's entries survive any crash: {address} forgot "
+                                     "its cluster")
+            del self._by_id[store.node_id]  # a founding that was never complete was dropped
+            return
+        state = store.hard_state
+        if state.current_term < known.term or (
+                state.current_term == known.term
+                and known.voted_for not in (0, state.voted_for)):
+            raise InvariantError(f"a promise's term and vote survive any crash: {address}: {state} "
+                                 f"after term {known.term}, vote {known.voted_for:x}")
+        for index, header in known.entries.items():
+            # In its place, or else the log's end.
+            held = store.entries[min(index, len(store.entries)) - 1] if store.entries else None
+            if held is None or held.data[:HEADER_BYTES] != header:
+                # Jobs that were under way may have replaced it, or one before it and so all that
+                # followed: then the log shows a later term.
+                if held is None or held.term <= int.from_bytes(header[8:16], "big"):
+                    raise InvariantError(f"a promise's entries survive any crash: {address} lacks "
+                                         f"entry {index}")
+        # What was replayed is durable from now on, whether or not a job told of it.
+        known.term, known.voted_for = state.current_term, state.voted_for
+        known.entries = {entry.index: entry.data[:HEADER_BYTES] for entry in store.entries}
+        known.last_index = len(store.entries)
+        self._check_vote(address, store.node_id, known)

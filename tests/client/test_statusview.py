@@ -1,0 +1,59 @@
+"""Tables and JSON of status and members, from tables of statuses."""
+
+import unittest
+
+from raftnet.client import statusview
+from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
+
+
+def play() -> NodeStatus:
+    """The leader's view: itself, a learner that stays, one that is not heard, and a newcomer at
+    the address of that one."""
+    members = [MemberStatus(1, "h:1", True, True, 100, 0),
+               MemberStatus(2, "h:2", False, True, 50, 7, stays=True),
+               MemberStatus(3, "h:3", True, False, 80, 185_000),
+               MemberStatus(4, "h:3", False, False, 0, UNKNOWN_AGE)]
+    return NodeStatus(b"c" * 16, 1, 1, "leader", 3, 100, 100, 101, 0, 101, 7, True, 0, "h:1", "",
+                      "test", members, 101, 1, ["h:1", "h:5"])
+
+
+class StatusViewTest(unittest.TestCase):
+    def test_members(self):
+        leader = play()
+        found = statusview.members_object(leader.members)
+        self.assertEqual([(m["stays"], m["silent_ms"]) for m in found],
+                         [(False, 0), (True, 7), (False, 185_000), (False, None)])
+        lines = statusview.members_lines(found, "h:1")
+        for line, words in zip(lines[1:], ("voter, leader", "learner, stays",
+                                           "no, not heard for 3 min 5 s", "no, never heard")):
+            self.assertIn(words, line)
+
+    def test_what_is_under_way(self):
+        leader = play()
+        lines = statusview.changes_lines(leader)
+        self.assertIn("index 101, committed is 100", lines[0])
+        self.assertIn("asked for by members --set: h:1, h:5: h:5 is not taken in yet", lines[1])
+        self.assertIn("to be removed then: h:2, h:3, h:3", lines[1])
+        leader.membership_index, leader.target = 100, []
+        self.assertEqual(statusview.changes_lines(leader), [])
+
+    def test_status(self):
+        newcomer = play()
+        newcomer.node_id, newcomer.role, newcomer.address = 4, "removed", "h:3"
+        view = statusview.status_object({"h:1": play(), "h:2": "h:2: gone", "h:3": newcomer})
+        self.assertEqual((view["leader"], view["membership_index"], view["change_under_way"],
+                          view["target"]), ("h:1", 101, True, ["h:1", "h:5"]))
+        first, second, third = view["nodes"]
+        self.assertEqual((first["stays"], first["silent_ms"], first["membership_index"]),
+                         (False, 0, 101))
+        self.assertEqual((second["stays"], second["voter"], second["reachable"]),
+                         (True, False, False))
+        # by its node id, not by its address, which is also another's; four roles outside
+        self.assertEqual((third["node_id"], third["voter"], third["role"], third["state"]),
+                         (f"{4:016x}", False, "learner", "removed"))
+        self.assertIn("removed", statusview.status_lines(view)[3])
+        self.assertIsNone(statusview.status_object({"h:2": "h:2: gone"})["target"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,455 @@
+"""Who belongs to a cluster (design: Founding and identity), on Replicas in one process."""
+
+import unittest
+from contextlib import ExitStack
+from unittest import mock
+
+from raftnet import replica as replica_module
+from raftnet.errors import ErrorCode
+from raftnet.raft.membership import MEMBERS_MAX
+from raftnet.replica import Start
+from raftnet.wire import commands, joining, requests
+from raftnet.wire.frames import Kind
+from tests.replicas import Node, Nodes, ReplicaCase
+
+A, B, C, D, E = (f"127.0.0.1:{port}" for port in range(5001, 5006))
+
+
+def members(node: Node) -> dict[str, list[int]]:
+    """Node ids by address, in the order of the membership."""
+    found: dict[str, list[int]] = {}
+    for member in node.replica.raft.membership.members:
+        found.setdefault(member.address, []).append(member.node_id)
+    return found
+
+
+def voters(node: Node) -> set[str]:
+    """The addresses of the voters."""
+    return {m.address for m in node.replica.raft.membership.members if m.voter}
+
+
+class IdentityCase(ReplicaCase):
+    """Three founders that serve."""
+
+    def setUp(self):
+        self.nodes = Nodes()
+        self.nodes.founders(A, B, C)
+        self.nodes.run_until(self.nodes.settled)
+
+    def follower(self) -> str:
+        """One that does not lead."""
+        leader = self.nodes.serving()
+        return next(n.begin.address for n in self.nodes.alive() if n is not leader)
+
+    def change(self, operation: int, *addresses: str):
+        """A CHANGE at the leader, and its answer."""
+        return self.nodes.answer_to(self.nodes.serving(), Kind.CHANGE,
+                                    joining.encode_change(operation, list(addresses)))
+
+    def all_in(self, count: int) -> bool:
+        """Everybody who runs agrees on so many voters, and no more members."""
+        return self.nodes.settled() and all(
+            len(voters(n)) == count == len(n.replica.raft.membership.members)
+            for n in self.nodes.alive())
+
+
+class TestReturning(IdentityCase):
+    """Restarted, emptied, restored, moved."""
+
+    def test_a_restart_changes_no_membership(self):
+        index = self.nodes.serving().replica.raft.log.membership_index
+        for address in (A, B, C):
+            self.nodes.kill(address)
+            self.nodes.run_until(lambda: self.nodes.serving() is not None)
+            self.nodes.revive(address)
+            self.nodes.run_until(self.nodes.settled)
+        self.assertEqual(self.nodes.serving().replica.raft.log.membership_index, index)
+
+    def come_back_emptied(self, start: Start) -> None:
+        """The follower's directory is emptied, and it is started so."""
+        node = self.nodes.nodes[start.address]
+        old = node.replica.node_id
+        self.nodes.kill(start.address)
+        node.begin = start
+        self.nodes.down.discard(start.address)
+        node.wipe()
+        self.nodes.run_until(lambda: self.all_in(3))
+        self.assertNotEqual(node.replica.node_id, old)
+        leader = self.nodes.serving()
+        self.assertEqual(members(leader)[start.address], [node.replica.node_id])
+        self.assertIn(old, leader.replica.raft.membership.removed)
+        self.assertTrue(leader.replica.raft.membership.is_voter(node.replica.node_id))
+
+    def test_an_emptied_node_returns_by_join(self):
+        away = self.follower()
+        self.come_back_emptied(Start(away, join=self.nodes.serving().begin.address))
+
+    def test_an_emptied_node_returns_by_the_founders_command(self):
+        away = self.follower()
+        self.come_back_emptied(Start(away, founders=[A, B, C]))
+
+    def test_an_emptied_node_returns_as_a_lone_founder(self):
+        away = self.follower()
+        self.come_back_emptied(Start(away))
+
+    def test_a_lone_founder_with_a_client_stays_apart(self):
+        away = self.follower()
+        node = self.nodes.nodes[away]
+        self.nodes.kill(away)
+        node.begin = Start(away)
+        self.nodes.down.discard(away)
+        node.wipe()
+        self.nodes.cut = {(away, other) for other in (A, B, C)} | {
+            (other, away) for other in (A, B, C)}
+        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        self.assert_enqueued(self.nodes.enqueue(node, b"mine"))
+        own = node.replica.cluster_id
+        self.nodes.cut = set()
+        for _ in range(200):
+            self.nodes.step()
+        self.assertEqual(node.replica.cluster_id, own)
+        self.assertTrue(any("did this node belong there?" in line for line in node.lines.lines))
+
+    def test_the_old_identity_is_back_before_the_newcomer_is_through(self):
+        away, leader = self.follower(), self.nodes.serving()
+        node = self.nodes.nodes[away]
+        old, disk = node.replica.node_id, node.disk
+        self.nodes.kill(away)
+        for _ in range(100):
+            self.nodes.step()       # until the old identity counts as silent
+        self.nodes.answer_to(leader, Kind.JOIN, joining.encode_join(77, away))
+        self.assertEqual(set(members(leader)[away]), {old, 77})
+        node.disk = disk
+        self.nodes.revive(away)
+        self.nodes.run_until(lambda: self.all_in(3))
+        self.assertEqual(members(leader)[away], [old])
+        self.assertIn(77, leader.replica.raft.membership.removed)
+
+    def test_who_is_heard_does_not_lose_its_address(self):
+        leader = self.nodes.serving()
+        for address in (A, B, C):
+            answer = self.nodes.answer_to(leader, Kind.JOIN, joining.encode_join(77, address))
+            self.assert_error(answer, ErrorCode.ADDRESS_TAKEN)
+
+    def test_returning_is_for_addresses_that_are_known(self):
+        answer = self.nodes.answer_to(self.nodes.serving(), Kind.JOIN,
+                                      joining.encode_join(77, D, joining.JOIN_RETURNING))
+        self.assert_error(answer, ErrorCode.NOT_A_MEMBER)
+
+    def test_a_moved_node_is_known_at_its_new_address(self):
+        for address in (self.follower(), self.nodes.serving().begin.address):
+            with self.subTest(address=address):
+                node = self.nodes.nodes.pop(address)
+                for other in self.nodes.nodes.values():
+                    other.up.pop(address, None)
+                new = D if D not in self.nodes.nodes else E
+                node.begin = Start(new)
+                self.nodes.nodes[new] = node
+                node.restart()
+                self.nodes.run_until(lambda: self.nodes.settled() and all(
+                    new in members(n) and address not in members(n)
+                    for n in self.nodes.alive()))
+                self.assertEqual(members(node)[new], [node.replica.node_id])
+
+    def test_a_node_alone_moves(self):
+        nodes = Nodes()
+        node = nodes.add(A)
+        nodes.run_until(nodes.settled)
+        del nodes.nodes[A]
+        node.begin = Start(B)
+        nodes.nodes[B] = node
+        node.restart()
+        nodes.run_until(lambda: nodes.settled() and list(members(node)) == [B])
+
+
+class TestEmptiedFounders(ReplicaCase):
+    """Emptied before the founding was complete on all."""
+
+    def setUp(self):
+        self.nodes = Nodes()
+        self.nodes.founders(A, B, C)
+        # Everybody has founded, and C has acknowledged nothing to a leader.
+        self.nodes.run_until(lambda: all(n.replica.raft is not None for n in self.nodes.alive()))
+        self.nodes.kill(C)
+
+    def come_back(self) -> None:
+        """C is started with an emptied directory: one cluster of three serves."""
+        old = self.nodes.nodes[C].replica.node_id
+        self.nodes.down.discard(C)
+        self.nodes.nodes[C].wipe()
+        self.nodes.run_until(lambda: self.nodes.settled() and all(
+            voters(n) == {A, B, C} and len(n.replica.raft.membership.members) == 3
+            for n in self.nodes.alive()))
+        self.assertIsNone(self.nodes.serving().replica.raft.membership.member(old))
+        self.assert_enqueued(self.nodes.enqueue(self.nodes.serving(), b"x"))
+
+    def test_before_the_first_election(self):
+        for node in self.nodes.nodes.values():
+            self.assertEqual(node.replica.raft.log.last_index, 1)
+        self.come_back()
+
+    def test_after_the_first_election(self):
+        self.nodes.run_until(lambda: any(n.replica.leads for n in self.nodes.alive()))
+        for _ in range(100):
+            self.nodes.step()
+        self.assertIsNone(self.nodes.serving())
+        cluster_id = self.nodes.nodes[A].replica.cluster_id
+        self.come_back()
+        self.assertEqual({n.replica.cluster_id for n in self.nodes.alive()}, {cluster_id})
+
+
+class TestOldCopies(IdentityCase):
+    """A directory that was copied, and started again after its original went on."""
+
+    def copy_of(self, address: str) -> dict[str, bytes]:
+        """What a backup would hold."""
+        disk = self.nodes.nodes[address].disk
+        return {name: disk.get(name) for name in disk.list()}
+
+    def restore(self, address: str, files: dict[str, bytes]) -> Node:
+        """The backup is put in place and started."""
+        node = self.nodes.nodes[address]
+        self.nodes.kill(address)
+        node.disk.kill()
+        for name, data in files.items():
+            node.disk.put(name, data)
+        self.nodes.revive(address)
+        return node
+
+    def assert_stopped(self, node: Node, words: str) -> None:
+        """It was told, and neither voted nor acknowledged anything."""
+        before = node.replica.raft.current_term, node.replica.raft.log.last_index
+        self.nodes.run_until(lambda: bool(node.replica.stop_reason))
+        self.assertIn("old copy", node.replica.stop_reason)
+        self.assertIn(words, node.replica.stop_reason)
+        after = node.replica.raft.current_term, node.replica.raft.log.last_index
+        self.assertEqual(after, before)
+
+    def test_a_later_start_was_seen(self):
+        away = self.follower()
+        files = self.copy_of(away)
+        for _ in range(2):
+            self.nodes.kill(away)
+            self.nodes.revive(away)
+            self.nodes.run_until(self.nodes.settled)
+        self.assert_stopped(self.restore(away, files), "start 3 of that directory was seen here")
+
+    def test_the_same_start_was_seen_of_another_process(self):
+        away = self.follower()
+        files = self.copy_of(away)
+        self.nodes.kill(away)
+        self.nodes.revive(away)
+        self.nodes.run_until(self.nodes.settled)
+        self.assert_stopped(self.restore(away, files), "start 2 of that directory was seen here")
+
+    def test_what_the_leader_counted_is_not_there(self):
+        away = self.follower()
+        files = self.copy_of(away)
+        self.assert_enqueued(self.nodes.enqueue(self.nodes.serving(), b"later"))
+        self.nodes.run_until(self.nodes.settled)
+        self.assert_stopped(self.restore(away, files), "acknowledged entry 4 in term 2")
+
+    def test_what_a_leader_counted_decides(self):
+        leader = self.nodes.serving().replica
+        node = self.nodes.nodes[self.follower()].replica
+        term, counted = leader.raft.current_term, leader.raft.log.last_index
+        log_term = leader.raft.log.last_term
+        for start, is_old in (((term, log_term, counted), False),
+                              ((term, log_term, counted - 1), True),
+                              # A tail of an earlier term that this leader replaced since.
+                              ((term, log_term - 1, counted + 10), True),
+                              ((term - 1, log_term - 1, counted + 10), True),
+                              # In a later term others may have replaced it rightly.
+                              ((term + 1, log_term, counted - 1), False)):
+            with self.subTest(start=start):
+                hello = node.greetings.hello()
+                hello.process, hello.boot = hello.process ^ 1, hello.boot + 1
+                hello.start_term, hello.start_log_term, hello.start_index = start
+                why = leader.greetings.known.why_old_copy(hello, leader.raft)
+                self.assertEqual(bool(why), is_old, why)
+
+    def test_a_process_that_greets_again_is_no_copy(self):
+        for _ in range(3):
+            for address in (A, B, C):
+                for node in self.nodes.nodes.values():
+                    node.up.pop(address, None)
+            self.nodes.step()
+        self.assertFalse(any(n.replica.stop_reason for n in self.nodes.alive()))
+        self.assertTrue(self.nodes.settled())
+
+    def test_two_copies_meet(self):
+        node = self.nodes.nodes[self.follower()]
+        hello = node.replica.greetings.hello()
+        hello.process, hello.boot = hello.process ^ 1, hello.boot - 1
+        self.assertEqual(node.replica.greetings.greeted(hello)[0], ErrorCode.OLD_COPY)
+        self.assertFalse(node.replica.stop_reason)
+        hello.boot += 2
+        self.assertEqual(node.replica.greetings.greeted(hello)[0], ErrorCode.OLD_COPY)
+        self.assertIn("newer copy", node.replica.stop_reason)
+
+
+class TestChanges(IdentityCase):
+    """What operators ask for."""
+
+    def test_a_removed_node_learns_it_and_is_quiet(self):
+        away = self.follower()
+        kind, body = self.change(joining.CHANGE_REMOVE, away)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.assertIn(f"{away} (node ", joining.decode_change_reply(body)[1])
+        node = self.nodes.nodes[away]
+        self.nodes.run_until(lambda: node.replica.role_name == "removed")
+        term = self.nodes.serving().replica.raft.current_term
+        self.nodes.kill(away)
+        self.nodes.revive(away)
+        for _ in range(300):
+            self.nodes.step()
+        self.assertEqual(node.replica.role_name, "removed")
+        self.assertEqual(node.replica.raft.current_term, term)
+        self.assertEqual(self.nodes.serving().replica.raft.current_term, term)
+        self.assert_error(self.nodes.enqueue(node, b"x"), ErrorCode.NOT_LEADER)
+        self.assert_error(self.change(joining.CHANGE_REMOVE, away), ErrorCode.NOT_A_MEMBER)
+
+    def test_a_node_id_names_a_member_too(self):
+        away = self.nodes.nodes[self.follower()]
+        kind, _ = self.change(joining.CHANGE_REMOVE, f"{away.replica.node_id:016x}")
+        self.assertEqual(kind, Kind.CHANGE_REPLY)
+        self.assertEqual(len(voters(self.nodes.serving())), 2)
+
+    def test_the_leader_removes_itself_and_hands_over(self):
+        leader = self.nodes.serving()
+        term = leader.replica.raft.current_term
+        kind, body = self.change(joining.CHANGE_REMOVE, leader.begin.address)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.nodes.run_until(lambda: self.nodes.serving() not in (None, leader))
+        self.assertEqual(self.nodes.serving().replica.raft.current_term, term + 1)
+        self.assertEqual(len(voters(self.nodes.serving())), 2)
+        self.nodes.run_until(lambda: leader.replica.role_name == "removed")
+
+    def test_the_live_quorum_is_kept(self):
+        leader = self.nodes.serving()
+        away = self.follower()
+        other = next(a for a in (A, B, C) if a not in (away, leader.begin.address))
+        self.nodes.kill(away)
+        for _ in range(100):
+            self.nodes.step()
+        self.assert_error(self.change(joining.CHANGE_REMOVE, other), ErrorCode.QUORUM_AT_RISK)
+        kind, _ = self.change(joining.CHANGE_REMOVE, away)
+        self.assertEqual(kind, Kind.CHANGE_REPLY)
+
+    def test_transfer(self):
+        leader = self.nodes.serving()
+        to = self.follower()
+        kind, body = self.change(joining.CHANGE_TRANSFER, to)
+        self.assertEqual((kind, joining.decode_change_reply(body)),
+                         (Kind.CHANGE_REPLY, (0, f"{to} leads")))
+        self.nodes.run_until(self.nodes.settled)
+        self.assertEqual(self.nodes.serving().begin.address, to)
+        self.assertIsNot(self.nodes.serving(), leader)
+        kind, body = self.change(joining.CHANGE_TRANSFER, to)
+        self.assertIn("already", joining.decode_change_reply(body)[1])
+
+    def test_a_transfer_that_comes_to_nothing(self):
+        leader, to = self.nodes.serving(), self.follower()
+        self.nodes.cut = {(leader.begin.address, to)}
+        self.assert_error(self.change(joining.CHANGE_TRANSFER, to), ErrorCode.TRANSFER_FAILED)
+        self.assert_enqueued(self.nodes.enqueue(leader, b"on"))
+
+    def test_the_members_are_set(self):
+        for address in (D, E):
+            self.nodes.add(address)         # lone founders
+        kind, body = self.change(joining.CHANGE_SET, C, D, E)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.nodes.run_until(lambda: voters(self.nodes.nodes[D]) == {C, D, E}
+                             if self.nodes.nodes[D].replica.raft else False, 60_000)
+        self.nodes.run_until(lambda: self.nodes.serving() is not None
+                             and not self.nodes.serving().replica.raft.membership.target)
+        for address in (A, B):
+            self.nodes.run_until(
+                lambda: self.nodes.nodes[address].replica.role_name == "removed")
+        leader = self.nodes.serving()
+        self.assertEqual({m.address for m in leader.replica.raft.membership.members}, {C, D, E})
+        self.assert_enqueued(self.nodes.enqueue(leader, b"on"))
+
+    def test_an_invitation(self):
+        leader = self.nodes.serving()
+        d = self.nodes.add(D)
+        self.nodes.run_until(lambda: d.replica.why_not_serving() is None)
+        invite = joining.encode_invite(leader.replica.cluster_id, leader.begin.address,
+                                       joining.JOIN_STAYS)
+        for _ in range(2):                  # a member answers too
+            kind, body = self.nodes.answer_to(d, Kind.INVITE, invite)
+            self.assertEqual(kind, Kind.INVITE_REPLY, body)
+            self.nodes.run_until(lambda: D in members(leader) and self.nodes.settled())
+        for _ in range(100):
+            self.nodes.step()
+        self.assertEqual(voters(leader), {A, B, C})     # it stays a learner
+
+    def test_an_invitation_to_a_node_with_data_of_its_own(self):
+        leader = self.nodes.serving()
+        d = self.nodes.add(D)
+        self.nodes.run_until(lambda: d.replica.why_not_serving() is None)
+        self.assert_enqueued(self.nodes.enqueue(d, b"mine"))
+        answer = self.nodes.answer_to(d, Kind.INVITE, joining.encode_invite(
+            leader.replica.cluster_id, leader.begin.address))
+        self.assert_error(answer, ErrorCode.NOT_EMPTY)
+
+    def test_wrong_changes(self):
+        for operation, addresses in ((joining.CHANGE_SET, ["nowhere"]),
+                                     (joining.CHANGE_SET, [A, A])):
+            self.assert_error(self.change(operation, *addresses), ErrorCode.BAD_REQUEST)
+        for name in (D, "x", "0" * 16):
+            self.assert_error(self.change(joining.CHANGE_REMOVE, name), ErrorCode.NOT_A_MEMBER)
+        away = self.nodes.nodes[self.follower()]
+        self.assert_error(self.nodes.answer_to(away, Kind.CHANGE, joining.encode_change(
+            joining.CHANGE_REMOVE, [A])), ErrorCode.NOT_LEADER)
+
+    def test_status_tells(self):
+        away = self.follower()
+        self.nodes.kill(away)
+        for _ in range(100):
+            self.nodes.step()
+        for node in self.nodes.alive():     # followers know it too
+            status = node.replica.reads.status()
+            member = next(m for m in status.members if m.address == away)
+            self.assertFalse(member.reachable)
+            self.assertGreaterEqual(member.silent_ms, 1_900)
+            self.assertTrue(all(m.reachable for m in status.members if m.address != away))
+            self.assertEqual((status.state_version, status.target), (1, []))
+        self.assertLess(len(status.members), MEMBERS_MAX)
+
+
+class TestStateVersions(IdentityCase):
+    """A newer replicated state begins when every member knows it."""
+
+    @staticmethod
+    def newer_program() -> ExitStack:
+        """Whoever starts inside knows version 2 as well."""
+        stack = ExitStack()
+        for module in (commands, replica_module):
+            stack.enter_context(mock.patch.object(module, "STATE_VERSION", 2))
+        return stack
+
+    def test_it_begins_when_the_last_member_is_updated(self):
+        with self.newer_program():
+            for address in (A, B):
+                self.nodes.kill(address)
+                self.nodes.revive(address)
+        for _ in range(200):
+            self.nodes.step()
+        self.assertEqual(self.nodes.serving().replica.raft.membership.state_version, 1)
+        with self.newer_program():
+            self.nodes.kill(C)
+            self.nodes.revive(C)
+        self.nodes.run_until(lambda: self.nodes.settled() and all(
+            n.replica.raft.membership.state_version == 2 for n in self.nodes.alive()))
+        late = requests.Hello(requests.ROLE_PEER, self.nodes.serving().replica.cluster_id, 99, 1, 0,
+                              D, 5, state_version=1)
+        self.assertEqual(self.nodes.serving().replica.greetings.greeted(late)[0],
+                         ErrorCode.WRONG_VERSION)
+        self.nodes.kill(C)
+        self.nodes.revive(C)                # with the old program again
+        self.assertIn("start a newer raftnet", self.nodes.nodes[C].replica.stop_reason)
+
+
+if __name__ == "__main__":
+    unittest.main()
