@@ -140,6 +140,9 @@ class Admission:
         parse_address(contact)
         replica = self._replica
         belongs = replica.raft is not None and replica.cluster_id == cluster_id
+        if belongs and replica.is_removed:
+            raise ChangeRefusedError(f"{replica.address} was removed from this cluster: empty its "
+                                     "data directory and start it again", ErrorCode.NOT_EMPTY)
         if not belongs and replica.raft is not None and not replica.is_quiet:
             raise ChangeRefusedError("disk work is under way here: ask again", ErrorCode.BUSY)
         if not belongs and not replica.greetings.invited(contact, flags):

@@ -393,6 +393,23 @@ class TestChanges(IdentityCase):
             leader.replica.cluster_id, leader.begin.address))
         self.assert_error(answer, ErrorCode.NOT_EMPTY)
 
+    def test_an_invitation_to_a_removed_node(self):
+        away = self.follower()
+        self.change(joining.CHANGE_REMOVE, away)
+        node, leader = self.nodes.nodes[away], self.nodes.serving()
+        self.nodes.run_until(lambda: node.replica.role_name == "removed")
+        self.assertEqual(self.change(joining.CHANGE_SET, A, B, C)[0], Kind.CHANGE_REPLY)
+        for _ in range(200):
+            self.nodes.step()
+        # It stays outside until somebody empties it, and nobody takes the refusal for his own.
+        self.assertIs(self.nodes.serving(), leader)
+        self.assertEqual(leader.replica.role_name, "leader")
+        self.assertNotIn(away, voters(leader))
+        self.nodes.kill(away)
+        self.nodes.down.discard(away)
+        node.wipe()
+        self.nodes.run_until(lambda: self.all_in(3))
+
     def test_wrong_changes(self):
         for operation, addresses in ((joining.CHANGE_SET, ["nowhere"]),
                                      (joining.CHANGE_SET, [A, A])):

@@ -142,9 +142,15 @@ class Settling:
                 return f"{holder.address} is known at {member.address}"
             if not member.voter and not member.stays:
                 return f"{member.address} is still a learner"
-        if membership.target and all(a in cluster.nodes for a in membership.target):
+        if membership.target and all(self._may_become_a_member(a) for a in membership.target):
             return f"the target {membership.target} is not reached"
         return ""
+
+    def _may_become_a_member(self, address: str) -> bool:
+        """Whether somebody is there, and no removed node, which only a person can empty."""
+        node = self._cluster.nodes.get(address)
+        return node is not None and not (node.running and node.replica.raft is not None
+                                         and node.replica.is_removed)
 
     def _who_is_owed_an_answer(self) -> str:
         owed = [o.name for o in self._cluster.operators if o.is_owed_an_answer]

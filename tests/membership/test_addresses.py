@@ -84,8 +84,8 @@ class TestTwoClaimOneAddress(MembershipCase):
         self.cluster.wait_settled()
         second = self.claim(data=self.copy)
         self.ends(second, rf"{ADDRESS} says: the data directory of {self.member.address} is an old "
-                  r"copy: this node acknowledged entry \d+ in term \d+, and its directory ended at "
-                  r"entry \d+, term \d+; .*")
+                  r"copy: this node acknowledged entry \d+ in term \d+, and its directory ends at "
+                  r"entry \d+ of term \d+; .*")
         self.see_undisturbed()
 
     def test_with_an_equal_copy_of_its_directory(self):

@@ -111,8 +111,8 @@ class TestWrongFiles(MembershipCase):
         self.cluster.wait_settled()
         before = self.serving.status()
         self.bring_in(old)
-        self.see_refused(r"this node acknowledged entry \d+ in term \d+, and its directory ended "
-                         r"at entry \d+, term \d+", before)
+        self.see_refused(r"this node acknowledged entry \d+ in term \d+, and its directory ends "
+                         r"at entry \d+ of term \d+", before)
         self.bring_back()
 
     def see_refused(self, why: str, before) -> None:
