@@ -9,7 +9,7 @@ the Store's.
 """
 
 from raftnet.acquaintances import Acquaintances
-from raftnet.actions import DEBUG, WARNING
+from raftnet.actions import DEBUG, INFO, WARNING
 from raftnet.errors import ChangeRefusedError, ErrorCode
 from raftnet.founding import Founders, Joining, founders_checksum
 from raftnet.raft.election import holds_only_founding
@@ -404,7 +404,7 @@ class Greetings:
             replica.actions.say("join", "%s names the leader: asking %s", address, asking.target)
         else:
             replica.actions.say("join", "not taken in yet: %s: %s", requests.describe_error(code),
-                                text, level=DEBUG if code == ErrorCode.NOT_LEADER else WARNING)
+                                text, level=INFO if code == ErrorCode.NOT_LEADER else WARNING)
         self._ask_deadline_ms = replica.now_ms + JOIN_RETRY_MS
 
     # --- whom to dial

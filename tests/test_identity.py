@@ -151,6 +151,18 @@ class TestReturning(IdentityCase):
                     for n in self.nodes.alive()))
                 self.assertEqual(members(node)[new], [node.replica.node_id])
 
+    def test_a_newcomer_moves_before_any_entry_came(self):
+        leader = self.nodes.serving().begin.address
+        node = self.nodes.add(D, join=leader)
+        self.nodes.run_until(lambda: node.replica.raft is not None)
+        self.nodes.kill(D)
+        self.assertEqual(node.replica.raft.log.last_index, 0)
+        del self.nodes.nodes[D]
+        node.begin = Start(E, join=leader)
+        self.nodes.nodes[E] = node
+        node.restart()
+        self.nodes.run_until(lambda: self.all_in(4) and E in voters(node))
+
     def test_a_node_alone_moves(self):
         nodes = Nodes()
         node = nodes.add(A)
