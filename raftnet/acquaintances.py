@@ -59,6 +59,11 @@ class Acquaintances:
         known = self._by_id.get(node_id)
         return now_ms - known.heard_ms if known is not None else None
 
+    def addresses_heard(self, since_ms: int) -> dict[int, str]:
+        """Where those are, by node id, of whom anything was heard since that time."""
+        return {node_id: known.address for node_id, known in self._by_id.items()
+                if known.heard_ms >= since_ms}
+
     def state_version(self, node_id: int) -> int:
         """The highest version of the replicated state that it knows; 0 where it never greeted."""
         known = self._by_id.get(node_id)

@@ -28,6 +28,7 @@ _INVITE_EVERY_MS = 1_000        # those that `members --set` named and that are 
 # A lone founder's log holds no more before its first client: a membership, and another with the
 # founding complete, and an empty entry for each time it was started.
 _LONE_ENTRIES_MAX = 1_000
+_STRANGER_MS = 10_000           # so long a node that is no member, but was heard, can be answered
 NO_CLUSTER = bytes(16)
 
 _OLD_COPY_ADVICE = ("it must not run; to bring the node back, empty the directory and start it "
@@ -130,10 +131,17 @@ class Greetings:
                 m.node_id == hello.node_id for m in membership.members_at(dialled)):
             replica.actions.say("connect", "node %016x answers at %s, where a member with another "
                                 "data directory was", hello.node_id, dialled, level=WARNING)
-        if self.known.address_of(hello.node_id) != address:
+        is_member = membership.member(hello.node_id) is not None
+        if self.known.address_of(hello.node_id) != address or not is_member:
             replica.peers_changed = True
-        self.known.meet(hello, address, replica.now_ms,
-                        membership.member(hello.node_id) is not None)
+        self.known.meet(hello, address, replica.now_ms, is_member)
+
+    def heard(self, node_id: int) -> None:
+        """A Raft message of that node. It is answered whether or not our log knows it as a member:
+        ours may be the shorter one (thesis 4.1)."""
+        self.known.heard(node_id, self._replica.now_ms)
+        if self._replica.raft.membership.member(node_id) is None:
+            self._replica.peers_changed = True
 
     def _meet_itself(self, hello: Hello) -> Refusal:
         """The same data directory: two names of one process, or two copies of the directory."""
@@ -423,6 +431,8 @@ class Greetings:
         addresses = {self.known.address_of(m.node_id) or m.address: None
                      for m in membership.members if m.node_id != replica.node_id}
         addresses |= {m.address: None for m in membership.members if m.node_id != replica.node_id}
+        addresses |= {address: None for node_id, address in self.known.addresses_heard(
+            replica.now_ms - _STRANGER_MS).items() if node_id not in membership.removed}
         if replica.leads:
             addresses |= dict.fromkeys(membership.target)
         else:

@@ -201,8 +201,8 @@ class Replica:
         """A message of a node that has greeted with our cluster id. Raises MalformedError."""
         assert kind >= PEER_KINDS_FROM
         message = decode_message(kind, body)
-        self.greetings.known.heard(node_id, self.now_ms)
         if self.raft is not None:
+            self.greetings.heard(node_id)
             narrate_received(self, node_id, message)
             self.raft.step(node_id, message)
 

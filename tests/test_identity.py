@@ -447,6 +447,29 @@ class TestChanges(IdentityCase):
         self.assertLess(len(status.members), MEMBERS_MAX)
 
 
+class TestStrangers(IdentityCase):
+    """Members that a node's own log does not know yet."""
+
+    def test_a_voter_answers_a_candidate_that_its_log_does_not_know(self):
+        # D joined while `behind` was away; then the leader dies for good, and only D, who alone has
+        # the newest entry, can be elected: with the vote of `behind`, which never heard of it.
+        leader = self.nodes.serving()
+        behind = self.follower()
+        other = next(a for a in (A, B, C) if a not in (behind, leader.begin.address))
+        self.nodes.kill(behind)
+        d = self.nodes.add(D, join=leader.begin.address)
+        self.nodes.run_until(lambda: D in voters(leader) and self.nodes.settled())
+        self.nodes.cut = {(leader.begin.address, other)}
+        self.nodes.ask(leader, Kind.REQUEST, requests.encode_request(
+            requests.NO_SESSION, 1, 0, [commands.encode_enqueue(b"q", [b"newest"])]))
+        self.nodes.run_until(lambda: d.replica.raft.log.last_index
+                             > self.nodes.nodes[other].replica.raft.log.last_index)
+        self.nodes.kill(leader.begin.address)
+        self.nodes.cut = set()
+        self.nodes.revive(behind)
+        self.nodes.run_until(lambda: self.nodes.serving() is d, 5_000)
+
+
 class TestStateVersions(IdentityCase):
     """A newer replicated state begins when every member knows it."""
 

@@ -39,7 +39,7 @@ class Peer:
         self.sock: socket.socket | None = None      # while connecting
         self.connection: Connection | None = None   # once connected
         self.greeted_ms = 0             # when the last greeting was sent
-        self.greeted_with = b""          # the cluster id in it
+        self.greeted_with = (b"", 0)     # the cluster id and the founders' checksum in it
         self.ready = False              # greeted, of our cluster: messages are welcome
         self.backoff_ms = 0             # 0: dial at once
         self.retry_ms = 0               # when to dial
@@ -70,9 +70,10 @@ class Peers:
         for address in addresses:
             if address not in self._peers:
                 self._peers[address] = Peer(address)
+        hello = self._node.replica.greetings.hello()
         for peer in self._peers.values():
-            if peer.connection is not None:
-                self._greet(peer)       # our own identity may have changed
+            if peer.connection is not None and peer.greeted_with != _identity(hello):
+                self._greet(peer)       # our own identity has changed
 
     def seen(self, address: str) -> None:
         """The node at that address is alive: it has just dialled us."""
@@ -175,7 +176,7 @@ class Peers:
     def _greet(self, peer: Peer) -> None:
         peer.greeted_ms = self._node.now_ms()
         hello = self._node.replica.greetings.hello()
-        peer.greeted_with = hello.cluster_id
+        peer.greeted_with = _identity(hello)
         peer.connection.send(Kind.HELLO, 0, requests.encode_hello(hello))
 
     def _frames(self, peer: Peer, connection: Connection, frames: list) -> None:
@@ -207,7 +208,7 @@ class Peers:
         replica = node.replica
         was_ready = peer.ready
         # Only a greeting that carried our cluster's id makes us known over there.
-        peer.ready = (hello.cluster_id == replica.cluster_id == peer.greeted_with
+        peer.ready = (hello.cluster_id == replica.cluster_id == peer.greeted_with[0]
                       and any(replica.cluster_id))
         peer.backoff_ms = 0
         peer.told_down = False
@@ -268,6 +269,10 @@ class Peers:
     def close(self) -> None:
         """Drop everything."""
         self.set_targets([])
+
+
+def _identity(hello) -> tuple[bytes, int]:
+    return hello.cluster_id, hello.founders_checksum
 
 
 def _is_connected_to_itself(sock: socket.socket) -> bool:

@@ -183,7 +183,9 @@ class Settling:
         cluster, replica = self._cluster, node.replica
         wanted = membership.members_at(node.address) or node.address in membership.target
         if replica.raft is not None:
-            return cluster.is_foreign(node) and not wanted
+            # One that took in another newcomer does not leave its own cluster any more.
+            return cluster.is_foreign(node) and (
+                not wanted or len(replica.raft.membership.members) > 1)
         joining = replica.greetings.joining
         if joining is None:
             contacts = replica.greetings.founders.addresses
