@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from raftnet.errors import ChangeRefusedError, ErrorCode, MalformedError
 from raftnet.raft.membership import MEMBERS_MAX, Member, Membership
-from raftnet.wire.address import parse_address
+from raftnet.wire.address import check_address
 from raftnet.wire.frames import Kind
 from raftnet.wire.joining import (
     CHANGE_REMOVE, CHANGE_SET, CHANGE_TRANSFER, JOIN_RETURNING, JOIN_STAYS, decode_change,
@@ -19,6 +19,7 @@ from raftnet.wire.joining import (
 
 _NODE_ID_DIGITS = 16
 _WAITING_MAX = 1_000    # JOIN and CHANGE without an answer yet
+_TEXT_MAX = 1_000       # characters of a CHANGE_REPLY
 
 
 @dataclass(slots=True)
@@ -50,7 +51,8 @@ class Admission:
             if (refusal is not None and kind == Kind.JOIN and replica.leads
                     and replica.raft.leads_ready and not replica.raft.membership.founded):
                 refusal = None      # a founder whose directory was emptied meanwhile
-            if refusal is None and sum(map(len, self._waiting.values())) >= _WAITING_MAX:
+            waiting = len(self._transfers) + sum(map(len, self._waiting.values()))
+            if refusal is None and waiting >= _WAITING_MAX:
                 refusal = ErrorCode.BUSY, "too many changes wait; ask again"
             if refusal is not None:
                 replica.refuse(client, request_id, *refusal)
@@ -66,7 +68,7 @@ class Admission:
     def _answer(self, asker: _Asker, index: int) -> None:
         replica = self._replica
         body = (encode_join_reply(replica.cluster_id) if asker.kind == Kind.JOIN_REPLY
-                else encode_change_reply(index, asker.text))
+                else encode_change_reply(index, asker.text[:_TEXT_MAX]))
         replica.gateway.answers.append((asker.client, asker.request_id, asker.kind, body))
 
     def _propose(self, membership: Membership, asker: _Asker, text: str) -> None:
@@ -78,7 +80,7 @@ class Admission:
     # --- JOIN
 
     def _join(self, client, request_id: int, node_id: int, address: str, flags: int) -> None:
-        parse_address(address)          # MalformedError where it is none
+        check_address(address)          # MalformedError where it is none
         raft = self._replica.raft
         membership = raft.membership
         asker = _Asker(client, request_id, Kind.JOIN_REPLY)
@@ -137,7 +139,7 @@ class Admission:
 
     def _invite(self, client, request_id: int, body: bytes) -> None:
         cluster_id, contact, flags = decode_invite(body)
-        parse_address(contact)
+        check_address(contact)
         replica = self._replica
         belongs = replica.raft is not None and replica.cluster_id == cluster_id
         if belongs and replica.is_removed:
@@ -201,7 +203,7 @@ class Admission:
 
     def _set(self, asker: _Asker, addresses: list[str]) -> None:
         for address in addresses:
-            parse_address(address)
+            check_address(address)
         if len(set(addresses)) != len(addresses):
             raise MalformedError("an address is named twice")
         asker.text = f"the members are being set to {', '.join(addresses)}"

@@ -13,8 +13,7 @@ from raftnet.actions import DEBUG, INFO, WARNING
 from raftnet.errors import ChangeRefusedError, ErrorCode
 from raftnet.founding import Founders, Joining, founders_checksum
 from raftnet.raft.election import holds_only_founding
-from raftnet.raft.entry import EntryKind
-from raftnet.raft.membership import Member
+from raftnet.raft.membership import Member, promises_nothing
 from raftnet.wire import requests
 from raftnet.wire.frames import Kind
 from raftnet.wire.joining import (
@@ -125,7 +124,7 @@ class Greetings:
     def _meet(self, hello: Hello, dialled: str) -> None:
         """One of our cluster, and welcome."""
         replica = self._replica
-        address = dialled or hello.address
+        address = hello.address     # its own word: it may also be reached where it was before
         membership = replica.raft.membership
         if dialled and membership.member_at(dialled) is not None and not any(
                 m.node_id == hello.node_id for m in membership.members_at(dialled)):
@@ -192,6 +191,13 @@ class Greetings:
             if not self.removed:
                 replica.actions.say("removed", "%s says: %s", address, text, level=WARNING)
             self.removed = replica.raft.barred = replica.peers_changed = True
+        elif code == ErrorCode.REMOVED and self.joining is not None:
+            # Taken in and removed again before it heard of either: nothing was promised by then.
+            replica.store.take_node_id(replica.randint(1, 2**64 - 1))
+            replica.node_id = replica.store.node_id
+            replica.peers_changed = True
+            replica.actions.say("join", "%s says: %s; going on as node %016x", address, text,
+                                replica.node_id, level=WARNING)
 
     # --- founding
 
@@ -259,13 +265,13 @@ class Greetings:
     def has_acknowledged_nothing(self) -> bool:
         """Whether this node leads a cluster of itself alone that no client has used."""
         raft = self._replica.raft
-        if raft is None or [m.node_id for m in raft.membership.members] != [raft.node_id]:
+        if raft is None:
             return False
         log = raft.log
         return (log.base_index == 0 and log.memory_from == 1
                 and log.last_index <= _LONE_ENTRIES_MAX
-                and all(entry.kind != EntryKind.BATCH
-                        for entry in log.entries(1, log.last_index, 1 << 62)))
+                and raft.membership.is_voter(raft.node_id)
+                and all(map(promises_nothing, log.entries(1, log.last_index, 1 << 62))))
 
     def _hear_cluster_of_address(self, hello: Hello) -> None:
         """A node of another cluster dialled this address: is this a lone founder by mistake, on an
@@ -286,7 +292,7 @@ class Greetings:
             return False
         replica.actions.say("join", "leaving a cluster of this node alone, in which nothing was "
                             "acknowledged", level=WARNING)
-        replica.drop_cluster()
+        replica.drop_cluster(alone=True)
         self._ask_to_join(contact, flags)
         return True
 
@@ -360,7 +366,9 @@ class Greetings:
         replica = self._replica
         others = [m.address for m in replica.raft.membership.members
                   if m.node_id != replica.node_id]
-        return others[(others.index(contact) + 1) % len(others)] if contact in others else others[0]
+        if contact not in others:
+            return others[0] if others else contact
+        return others[(others.index(contact) + 1) % len(others)]
 
     def _invite(self) -> None:
         """Ask those whom `members --set` named to come; leaders only."""

@@ -78,6 +78,13 @@ class Reads:
         else:
             self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
 
+    def refuse_all(self) -> None:
+        """This node leaves its cluster: who asked must ask elsewhere."""
+        for question in [*self._asked.values(), *(question for _, question in self._confirmed)]:
+            self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
+        self._asked.clear()
+        self._confirmed.clear()
+
     def answer(self) -> None:
         """Answer the reads whose index is applied; called once a turn. Up to a number of bytes: a
         small question may have a large answer, and thousands of them may come at once."""

@@ -318,14 +318,15 @@ class Replica:
         """Whether no disk work is under way, and no promise waits for one."""
         return not self._after_sync and self.raft.disk_idle
 
-    def drop_cluster(self) -> None:
-        """Forget a cluster in which this node promised nothing to anybody: its founding was never
-        completed, or it was alone and no client used it. The greetings find another."""
+    def drop_cluster(self, alone: bool = False) -> None:
+        """Forget a cluster in which this node promised nothing but votes to anybody: its founding
+        was never completed, or it was `alone` and no client used it. The greetings find another."""
         assert self.is_quiet
-        self.store.forget()
+        self.store.forget(alone)
         self._jobs_before += self.raft.jobs_made
         if self._led_term:
             self._lose_leadership()
+        self.reads.refuse_all()
         self.raft = self.time = None
         self._seen = ()
         self._founded = False

@@ -25,7 +25,7 @@ from raftnet.replica import Replica, Start, Turn
 from raftnet.storage.store import Store
 from raftnet.storage.worker import DiskWorker
 from raftnet.wire import requests
-from raftnet.wire.address import format_address, parse_address
+from raftnet.wire.address import check_address, format_address, parse_address
 from raftnet.wire.frames import PEER_KINDS_FROM, VERSION, Kind
 
 SWITCH_INTERVAL_S = 0.0002      # the disk thread must get the interpreter back at once
@@ -35,6 +35,7 @@ _DRAIN_MS_MAX = 100
 _DESCRIPTORS_MAX = 8_192        # as many as the system's default lets every program have
 _OWN_DESCRIPTORS = 64           # files, listener, connections to peers
 _STOP_WAIT_S = 10.0
+_HAND_OVER_MS_MAX = 10_000
 # A connection of a node whose machine went down without a word ends by itself: until then a second
 # process of that node is taken for an impostor. (option, value) where the system has it.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5))
@@ -144,7 +145,8 @@ class Server:
                 return True
             self.actions.say("transfer", "stopping: handing the leadership over to %s",
                              replica.address_of(successor))
-            self._hand_over_deadline_ms = self.now_ms() + replica.raft.election_timeout_ms
+            self._hand_over_deadline_ms = self.now_ms() + min(replica.raft.election_timeout_ms,
+                                                              _HAND_OVER_MS_MAX)
             try:
                 replica.raft.transfer(successor)
             except ChangeRefusedError:
@@ -298,6 +300,7 @@ class Server:
         self.actions.say("refusal", "%s is refused: %s: %s", connection.name, code.name, text,
                          level=WARNING)
         connection.send(Kind.ERROR, request_id, requests.encode_error(code, text))
+        connection.identity = 0         # what follows in its buffers counts no more
         connection.close_after_flush(text)
 
     def _greeted(self, connection: Connection, request_id: int, hello: requests.Hello) -> None:
@@ -307,7 +310,7 @@ class Server:
                          f"this node speaks version {VERSION} of the protocol")
             return
         if hello.role == requests.ROLE_PEER:
-            parse_address(hello.address)        # MalformedError where it is none
+            check_address(hello.address)        # MalformedError where it is none
             refusal = self._why_second(hello) or replica.greetings.greeted(hello)
             if refusal is not None:
                 self._refuse(connection, request_id, *refusal)
@@ -333,10 +336,13 @@ class Server:
 
     def _greet_again(self) -> None:
         """The members have changed: who belongs no more is told so."""
-        for connection in list(self._peer_of.values()):
+        for node_id, connection in list(self._peer_of.items()):
             refusal = self.replica.greetings.why_unwelcome(connection.greeting)
             if refusal is not None:
                 self._refuse(connection, 0, *refusal)
+            elif connection.greeting.cluster_id != self.replica.cluster_id:
+                connection.identity = 0         # of a cluster that this node has left
+                del self._peer_of[node_id]
 
     def _identify(self, connection: Connection, hello: requests.Hello) -> None:
         """A peer of our cluster; a newer connection of it replaces an older one."""
@@ -389,7 +395,7 @@ def _listen(address: str, backlog: int) -> socket.socket:
         family, kind, protocol, _, where = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise RaftnetError(f"cannot listen at {address}: {error}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -6,7 +6,9 @@ from unittest import mock
 
 from raftnet import replica as replica_module
 from raftnet.errors import ErrorCode
+from raftnet.net.messages import encode_message
 from raftnet.raft.membership import MEMBERS_MAX
+from raftnet.raft.types import HardState, Vote
 from raftnet.replica import Start
 from raftnet.wire import commands, joining, requests
 from raftnet.wire.frames import Kind
@@ -125,6 +127,21 @@ class TestReturning(IdentityCase):
         self.assertEqual(members(leader)[away], [old])
         self.assertIn(77, leader.replica.raft.membership.removed)
 
+    def test_removed_before_it_heard_that_it_was_taken_in(self):
+        leader = self.nodes.serving()
+        node = self.nodes.add(D, join=leader.begin.address)
+        self.nodes.cut = {(leader.begin.address, D)}
+        old = node.replica.node_id
+        self.nodes.answer_to(leader, Kind.JOIN, joining.encode_join(old, D))
+        self.change(joining.CHANGE_REMOVE, f"{old:016x}")
+        self.nodes.cut = set()
+        self.nodes.run_until(lambda: self.all_in(4))
+        self.assertNotEqual(node.replica.node_id, old)
+        self.assertIn(old, leader.replica.raft.membership.removed)
+        self.nodes.kill(D)
+        self.nodes.revive(D)
+        self.nodes.run_until(lambda: self.all_in(4))
+
     def test_who_is_heard_does_not_lose_its_address(self):
         leader = self.nodes.serving()
         for address in (A, B, C):
@@ -208,6 +225,30 @@ class TestEmptiedFounders(ReplicaCase):
         cluster_id = self.nodes.nodes[A].replica.cluster_id
         self.come_back()
         self.assertEqual({n.replica.cluster_id for n in self.nodes.alive()}, {cluster_id})
+
+
+class TestVotesOfADroppedCluster(ReplicaCase):
+    """A founder that dropped its cluster, and comes back to it, has not forgotten its vote."""
+
+    def test_term_and_vote_stay(self):
+        nodes = Nodes()
+        nodes.founders(A, B, C)
+        nodes.run_until(lambda: all(n.replica.raft is not None for n in nodes.alive()))
+        node = nodes.nodes[A]
+        other = nodes.nodes[B].replica.node_id
+        nodes.down = {B, C}
+        node.replica.peer_frame(other, *encode_message(Vote(2, 1, 1)))
+        nodes.turn(node)
+        self.assertEqual(node.replica.store.hard_state, HardState(2, other))
+        node.replica.drop_cluster()
+        self.assertEqual(node.replica.store.hard_state, HardState(2, other))
+        node.restart()
+        self.assertIsNone(node.replica.raft)
+        self.assertEqual(node.replica.store.hard_state, HardState(2, other))
+        nodes.down = set()
+        nodes.run_until(nodes.settled)
+        self.assertGreaterEqual(node.replica.raft.current_term, 2)
+        self.assert_enqueued(nodes.enqueue(nodes.serving(), b"x"))
 
 
 class TestOldCopies(IdentityCase):
@@ -424,6 +465,9 @@ class TestChanges(IdentityCase):
 
     def test_wrong_changes(self):
         for operation, addresses in ((joining.CHANGE_SET, ["nowhere"]),
+                                     (joining.CHANGE_SET, ["a..b:80"]),
+                                     (joining.CHANGE_SET, [" 127.0.0.1:5001"]),
+                                     (joining.CHANGE_SET, ["127.0.0.1:05001"]),
                                      (joining.CHANGE_SET, [A, A])):
             self.assert_error(self.change(operation, *addresses), ErrorCode.BAD_REQUEST)
         for name in (D, "x", "0" * 16):
@@ -431,6 +475,16 @@ class TestChanges(IdentityCase):
         away = self.nodes.nodes[self.follower()]
         self.assert_error(self.nodes.answer_to(away, Kind.CHANGE, joining.encode_change(
             joining.CHANGE_REMOVE, [A])), ErrorCode.NOT_LEADER)
+
+    def test_many_targets(self):
+        leader = self.nodes.serving()
+        long = [f"{'a' * 60}.{'b' * 60}.{number}:80" for number in range(1_000)]
+        kind, body = self.change(joining.CHANGE_SET, *long)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.assertEqual(len(leader.replica.raft.membership.target), 1_000)
+        kind, body = self.change(joining.CHANGE_SET, A, B, C)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.nodes.run_until(lambda: not leader.replica.raft.membership.target)
 
     def test_status_tells(self):
         away = self.follower()

@@ -39,7 +39,7 @@ class Peer:
         self.sock: socket.socket | None = None      # while connecting
         self.connection: Connection | None = None   # once connected
         self.greeted_ms = 0             # when the last greeting was sent
-        self.greeted_with = (b"", 0)     # the cluster id and the founders' checksum in it
+        self.greeted_with = (b"", 0, 0)  # cluster id, founders' checksum and node id in it
         self.ready = False              # greeted, of our cluster: messages are welcome
         self.backoff_ms = 0             # 0: dial at once
         self.retry_ms = 0               # when to dial
@@ -84,6 +84,10 @@ class Peers:
     def send_message(self, address: str, node_id: int, message) -> None:
         """A Raft message, if there is a connection to that very node or will be one soon."""
         peer = self._peers.get(address)
+        if peer is None or not (peer.ready and peer.connection.greeting.node_id == node_id):
+            # It may be reached at another of its addresses only.
+            peer = next((p for p in self._peers.values() if p.ready
+                         and p.connection.greeting.node_id == node_id), peer)
         if peer is None or not (peer.ready or peer.sock is not None
                                 or peer.connection is not None
                                 or peer.retry_ms <= self._node.now_ms()):
@@ -145,7 +149,7 @@ class Peers:
             family, kind, protocol, _, where = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM)[0]
             peer.sock = socket.socket(family, kind, protocol)
-        except (OSError, MalformedError) as error:
+        except (OSError, UnicodeError, MalformedError) as error:
             self._failed(peer, str(error), refused=False)
             return
         peer.sock.setblocking(False)
@@ -271,8 +275,8 @@ class Peers:
         self.set_targets([])
 
 
-def _identity(hello) -> tuple[bytes, int]:
-    return hello.cluster_id, hello.founders_checksum
+def _identity(hello) -> tuple[bytes, int, int]:
+    return hello.cluster_id, hello.founders_checksum, hello.node_id
 
 
 def _is_connected_to_itself(sock: socket.socket) -> bool:

@@ -17,6 +17,7 @@ from raftnet.raft.types import EntryId, Role, TimeoutNow
 
 # A learner has caught up when no more than this many entries (batches) are missing.
 _CAUGHT_UP_ENTRIES = 64
+_MEMBERSHIP_BYTES_MAX = 1024 * 1024
 _NAMED_MAX = 5      # silent voters that a refusal names
 
 
@@ -38,7 +39,11 @@ def propose(raft, membership: Membership) -> EntryId:
         raise ChangeRefusedError("one voter at a time")
     if changed:
         _check_quorum_lives(raft, membership)
-    entry_id = leader.append(raft, EntryKind.MEMBERSHIP, encode_membership(membership))
+    payload = encode_membership(membership)
+    if len(payload) > _MEMBERSHIP_BYTES_MAX:
+        raise ChangeRefusedError("the membership would be too large: name fewer, shorter addresses",
+                                 ErrorCode.TOO_LARGE)
+    entry_id = leader.append(raft, EntryKind.MEMBERSHIP, payload)
     leader.follow_membership(raft)
     return entry_id
 

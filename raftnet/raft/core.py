@@ -25,6 +25,7 @@ from raftnet.raft.types import (
     Append, AppendReply, EntryId, HardState, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote,
     PreVoteReply, ReadState, Ready, Role, TimeoutNow, Vote, VoteReply)
 
+RTT_MS_MAX = 5_000          # a sample above it counts as this
 RTT_TIMEOUT_FACTOR = 4      # an election timeout holds this many round trips at least
 
 
@@ -204,9 +205,13 @@ class Raft:
             progress.probe()
 
     def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
-        """A measured round trip to a peer; smoothed as TCP does (RFC 6298: an eighth)."""
+        """A measured round trip to a peer; smoothed as TCP does (RFC 6298: an eighth). One that
+        was held up is no measure of the network, and one that has left counts no more."""
+        rtt_ms = min(rtt_ms, RTT_MS_MAX)
         old = self._rtts.get(node_id)
         self._rtts[node_id] = rtt_ms * 8 if old is None else old + rtt_ms - old // 8
+        member = self.membership.member
+        self._rtts = {n: rtt for n, rtt in self._rtts.items() if n == node_id or member(n)}
         self.rtt_ms = max(self._rtts.values()) // 8
 
     # --- output

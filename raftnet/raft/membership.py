@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from raftnet.errors import MalformedError
+from raftnet.raft.entry import Entry, EntryKind
 
 # Cluster id, quorum rule, flags, state version, and the numbers of members, of removed, of targets.
 _HEAD = struct.Struct(">16sBBHHHH")
@@ -190,3 +191,9 @@ def _decode(payload: bytes) -> tuple[Membership, int]:
         target.append(payload[offset - length:offset].decode())
     return Membership(cluster_id, tuple(members), QuorumRule(rule), bool(flags & _FOUNDED),
                       tuple(removed), tuple(target), state_version), offset
+
+
+def promises_nothing(entry: Entry) -> bool:
+    """Whether it may stand in the log of a lone founder that no client and no other node used."""
+    return entry.kind == EntryKind.EMPTY or (
+        entry.kind == EntryKind.MEMBERSHIP and len(decode_membership(entry.payload).members) == 1)

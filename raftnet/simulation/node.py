@@ -77,7 +77,7 @@ class SimulatedNode:
         self.start = start
         self.config = config
         self.disk = SimulatedDisk(start.address)
-        self.node_id = 0                # of the directory, since it was opened; 0: not yet
+        self._node_id = 0               # of the directory when it was opened; 0: not yet
         self.damaged = False            # a bit of the directory was flipped while it was down
         self.down_until_ms = 0          # nobody starts it before
         self.old_copy = False           # the directory is an old copy of itself or of another's
@@ -103,6 +103,15 @@ class SimulatedNode:
         self.accepted: list[Link] = []
         self._was_up: set[str] = set()
 
+    @property
+    def node_id(self) -> int:
+        """Of the directory, as far as it was opened."""
+        return self.replica.node_id if self.replica is not None else self._node_id
+
+    @node_id.setter
+    def node_id(self, node_id: int) -> None:
+        self._node_id = node_id
+
     # --- life
 
     def boot(self) -> None:
@@ -127,7 +136,7 @@ class SimulatedNode:
             self._give_up(f"does not start: {error}")
             self.cluster.refused_to_start(self)
             return
-        self.node_id = store.node_id
+        self._node_id = store.node_id
         self.cluster.opened(self, store)
         self._let_happen(lambda: self._begin(store))
 

@@ -111,6 +111,12 @@ class MetaFile:
         self._change(self.state._replace(current_term=hard_state.current_term,
                                          voted_for=hard_state.voted_for))
 
+    def set_node_id(self, node_id: int) -> None:
+        """Another identity, for a directory without history; durable on return. Raises as
+        set_hard_state."""
+        assert 0 < node_id < 1 << 64
+        self._change(self.state._replace(node_id=node_id))
+
     def _change(self, state: MetaState) -> None:
         state = state._replace(sequence=self.state.sequence + 1)
         for slot in range(len(SLOT_OFFSETS)):

@@ -3,10 +3,11 @@
 The rules of order, each against one crash:
 
 - made: directory, lock, meta (node id), log, each durable before the next. Without identity there
-  is no history: whatever a founding or joining left is dropped at the next start, node id and boot
-  stay.
+  is no history: whatever a founding or joining left is dropped at the next start; node id, boot,
+  term and vote stay.
 - founded: term 1, entry 1, identity last. Joined: identity over an empty log.
-- forgotten: identity first, then log, then term and vote.
+- forgotten: identity first, then log; term and vote stay, as the node may come back to that
+  cluster.
 - in operation: term and vote before the entries, so that meta's term is never below the log's.
 - at start: nothing is changed before all files are found whole; then the torn tail is cut, log,
   meta and directory are synced, and only then may the node speak.
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raftnet.errors import CorruptFileError, StorageError
-from raftnet.raft.entry import Entry, EntryKind
-from raftnet.raft.membership import decode_membership
+from raftnet.raft.entry import Entry
+from raftnet.raft.membership import promises_nothing
 from raftnet.raft.types import HardState
 from raftnet.storage.logfile import LOG_NAME, LogFile
 from raftnet.storage.metafile import (IDENTITY_NAME, META_NAME, NEW_SUFFIX, Identity, MetaFile,
@@ -107,7 +108,7 @@ class Store:
         else:
             meta = MetaFile.create(disk, make_node_id())
         log = LogFile.create(disk)
-        meta.begin_boot(HardState())
+        meta.begin_boot(meta.hard_state)
         return cls(disk, meta, log, None, [])
 
     @classmethod
@@ -120,7 +121,7 @@ class Store:
                                f"{_START_ANEW}")
         log, entries = LogFile.open(disk, report)
         log.close()
-        if len(entries) > 1 and not all(map(_promises_nothing, entries)):
+        if len(entries) > 1 and not all(map(promises_nothing, entries)):
             raise StorageError(f"{disk.path(IDENTITY_NAME)}: missing, although the log holds "
                                f"{len(entries)} entries: {_START_ANEW}")
         report(f"{disk.path(LOG_NAME)}: founding or joining was interrupted: begun anew")
@@ -164,7 +165,8 @@ class Store:
         """
         assert self.cluster_id is None and (entry_1.index, entry_1.term) == (1, 1)
         self._begin_anew()
-        self._meta.set_hard_state(HardState(1))
+        if self.hard_state.current_term < entry_1.term:
+            self._meta.set_hard_state(HardState(entry_1.term))
         self._log.append([entry_1])
         self._begin_history(cluster_id)
 
@@ -174,28 +176,35 @@ class Store:
         self._begin_anew()
         self._begin_history(cluster_id)
 
-    def forget(self) -> None:
-        """Drop a cluster in which nothing was promised to anybody, as the caller made sure;
-        durable on return. Raises as `found`."""
+    def take_node_id(self, node_id: int) -> None:
+        """Be another node: this one was removed before it was taken in; durable on return. Raises
+        as `found`."""
+        assert self.cluster_id is None, "whoever has a history has promised under its node id"
+        self._meta.set_node_id(node_id)
+
+    def forget(self, alone: bool = False) -> None:
+        """Drop a cluster in which nothing but votes was promised to anybody, as the caller made
+        sure, and if it was `alone` in it not even those; durable on return. Raises as `found`."""
         if self._disk.exists(IDENTITY_NAME):
             self._disk.remove(IDENTITY_NAME)
             self._disk.sync_directory()
         self.cluster_id = None
         self._begin_anew()
+        if alone:
+            self._meta.set_hard_state(HardState())
 
     def _begin_history(self, cluster_id: bytes) -> None:
         write_identity(self._disk, Identity(cluster_id, self.node_id))
         self.cluster_id = cluster_id
 
     def _begin_anew(self) -> None:
-        """An empty log, no term, no vote."""
+        """An empty log. Term and vote stay: a founder that drops a cluster may come back to it
+        under its node id, and must not vote there again."""
         assert self.cluster_id is None
         self.entries = []
         if self._log.last_index:
             old, self._log = self._log, LogFile.create(self._disk)
             old.close()
-        if self.hard_state != HardState():
-            self._meta.set_hard_state(HardState())
 
     # --- operation
 
@@ -242,12 +251,6 @@ def _check_promise(old: HardState, new: HardState) -> None:
     assert new.current_term >= old.current_term, "the term never goes back"
     assert (new.current_term > old.current_term or old.voted_for in (0, new.voted_for)
             ), "a vote is given once in a term"
-
-
-def _promises_nothing(entry: Entry) -> bool:
-    """Whether it may stand in the log of a lone founder that no client used."""
-    return entry.kind == EntryKind.EMPTY or (
-        entry.kind == EntryKind.MEMBERSHIP and len(decode_membership(entry.payload).members) == 1)
 
 
 def _size(disk, name: str) -> int:

@@ -7,6 +7,7 @@ text, so `format_address(*parse_address(text))` is the one form that is kept.
 from raftnet.errors import MalformedError
 
 PORT_MAX = 65_535
+LABEL_BYTES_MAX = 63        # as DNS allows
 HOST_BYTES_MAX = 255        # as DNS allows, and so that an address fits every layout
 
 
@@ -32,11 +33,23 @@ def parse_address(text: str) -> tuple[str, int]:
     if not host or len(host.encode("utf-8", "replace")) > HOST_BYTES_MAX \
             or any(c.isspace() or not c.isprintable() or c in "[]," for c in host):
         raise MalformedError(f"{text!r} is no address: the host is missing or no host name")
+    if ":" not in host and any(not 1 <= len(label.encode()) <= LABEL_BYTES_MAX
+                               for label in host.removesuffix(".").split(".")):
+        raise MalformedError(f"{text!r} is no address: between the dots of a host name are 1 to "
+                             f"{LABEL_BYTES_MAX} letters")
     if not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise MalformedError(f"{text!r} is no address: the port must be a number")
     if not 1 <= int(port) <= PORT_MAX:
         raise MalformedError(f"{text!r} is no address: the port must be 1 to {PORT_MAX}")
     return host, int(port)
+
+
+def check_address(text: str) -> None:
+    """Refuse what is no address, or not written in the one form that is kept: it is compared as
+    text. Raises MalformedError."""
+    kept = format_address(*parse_address(text))
+    if kept != text:
+        raise MalformedError(f"{text[:HOST_BYTES_MAX]!r} is written {kept}")
 
 
 def format_address(host: str, port: int) -> str:

@@ -46,7 +46,9 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(store.take_entries(), [])
         store.perform([job([], 2, 77)])
         store.forget()
-        self.assertEqual((store.cluster_id, store.hard_state, _log(store)), (None, HardState(), []))
+        # It may come back to that cluster, and must not vote there again in term 2.
+        self.assertEqual((store.cluster_id, store.hard_state, _log(store)),
+                         (None, HardState(2, 77), []))
         store.join(b"j" * 16)
         store.perform([job(entries(1, 3, term=4), 4)])
         store.close()
@@ -65,7 +67,7 @@ class HistoryTest(unittest.TestCase):
             return store
 
         store = lone(SimulatedDisk())
-        store.forget()
+        store.forget(alone=True)
         self.assertEqual((store.cluster_id, store.last_index, store.hard_state),
                          (None, 0, HardState()))
         operation = 0
@@ -75,7 +77,7 @@ class HistoryTest(unittest.TestCase):
             store = lone(disk)
             disk.fail_at(operation)
             try:
-                store.forget()
+                store.forget(alone=True)
             except StorageError:
                 disk.kill()
                 # Forgotten or not at all, and never a directory that does not start.
@@ -215,7 +217,7 @@ class RefusalTest(unittest.TestCase):
         lines = []
         store = open_store(disk, lines.append)
         self.assertEqual((store.cluster_id, store.entries, store.hard_state, store.boot),
-                         (None, [], HardState(), 2))
+                         (None, [], HardState(1), 2))
         self.assertRegex(lines[0], "simulated/log: founding or joining was interrupted")
 
     def test_files_never_renamed_into_place_are_removed(self):
