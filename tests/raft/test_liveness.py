@@ -201,6 +201,17 @@ class LivenessTest(RaftTestCase):
             core.observe_rtt(2, 10)
         self.assertEqual(core.election_timeout_ms, 500)
 
+    def test_who_was_held_up_or_has_left_does_not_stretch_the_timeout(self):
+        """A node that was suspended answers a backlog; that is no measure of the network."""
+        core = Cluster([1, 2, 3]).core(1)
+        for _ in range(100):
+            core.observe_rtt(2, 60_000)
+        self.assertEqual(core.election_timeout_ms, 20_000)
+        core = Cluster([1, 2, 3]).core(1)
+        core.observe_rtt(9, 2000)           # a member once, or not yet
+        core.observe_rtt(2, 10)
+        self.assertEqual(core.election_timeout_ms, 500)
+
     def test_settled_leader_stays_at_two_second_round_trips(self):
         """Messages take 1 s each way and a twentieth is lost; one leader for a minute."""
         chance = random.Random(3)

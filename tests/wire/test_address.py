@@ -3,7 +3,7 @@
 import unittest
 
 from raftnet.errors import MalformedError
-from raftnet.wire.address import format_address, parse_address
+from raftnet.wire.address import check_address, format_address, parse_address
 
 
 class AddressTest(unittest.TestCase):
@@ -20,7 +20,15 @@ class AddressTest(unittest.TestCase):
                      "host:-1", "host:+1", "host:5 1", "::1:5001", "[::1]", "[::1]5001",
                      "[::1:5001",
                      "[host]:5001", "[]:5001", "a b:1", "a,b:1", "host:999999", "host:²",
-                     "h" * 256 + ":1"):
+                     "h" * 256 + ":1", "a..b:80", ".a:80", "h" * 64 + ".b:80"):
             with self.subTest(text), self.assertRaises(MalformedError) as caught:
                 parse_address(text)
             self.assertIn("is no address", str(caught.exception))
+
+    def test_one_form_is_kept(self):
+        for text in ("127.0.0.1:5001", "[::1]:5001", "host.example.:80"):
+            check_address(text)
+        for text in (" 127.0.0.1:5001", "127.0.0.1:05001", "host:80 ", "a..b:80"):
+            with self.subTest(text), self.assertRaises(MalformedError):
+                check_address(text)
+
