@@ -19,7 +19,7 @@ from enum import Enum
 from raftnet.actions import ActionLog
 from raftnet.admission import Admission
 from raftnet.config import Config
-from raftnet.errors import ErrorCode
+from raftnet.errors import ChangeRefusedError, ErrorCode
 from raftnet.gateway import Answer, Gateway
 from raftnet.greetings import JOIN_RETRY_MS, NO_CLUSTER, Greetings
 from raftnet.machine.machine import Machine
@@ -36,6 +36,9 @@ from raftnet.storage.store import Job, Store
 from raftnet.wire.commands import STATE_VERSION, encode_batch
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 from raftnet.wire.requests import Hello
+
+
+_HAND_OVER_MS_MAX = 10_000      # a stop waits no longer, whatever the network is like
 
 
 class Phase(Enum):
@@ -452,6 +455,20 @@ class Replica:
         self._outgoing = []
 
     # --- leadership
+
+    def hand_over(self) -> int:
+        """Before a stop: the best of the other voters is to lead. How long it may take for that,
+        milliseconds; 0: nobody can."""
+        successor = self.raft.best_successor()
+        if not successor:
+            return 0
+        self.actions.say("transfer", "stopping: handing the leadership over to %s",
+                         self.address_of(successor))
+        try:
+            self.raft.transfer(successor)
+        except ChangeRefusedError:
+            pass        # an operator's is under way: that one serves as well
+        return min(self.raft.election_timeout_ms, _HAND_OVER_MS_MAX)
 
     def _lose_leadership(self) -> None:
         self._led_term = 0

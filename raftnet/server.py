@@ -16,7 +16,7 @@ import time
 
 from raftnet.actions import ERROR, WARNING, ActionLog
 from raftnet.config import Config
-from raftnet.errors import ChangeRefusedError, ErrorCode, MalformedError, RaftnetError, StorageError
+from raftnet.errors import ErrorCode, MalformedError, RaftnetError, StorageError
 from raftnet.gateway import ERROR_TEXT_MAX
 from raftnet.net.connection import Connection
 from raftnet.net.loop import READ, Loop
@@ -35,7 +35,6 @@ _DRAIN_MS_MAX = 100
 _DESCRIPTORS_MAX = 8_192        # as many as the system's default lets every program have
 _OWN_DESCRIPTORS = 64           # files, listener, connections to peers
 _STOP_WAIT_S = 10.0
-_HAND_OVER_MS_MAX = 10_000
 # A connection of a node whose machine went down without a word ends by itself: until then a second
 # process of that node is taken for an impostor. (option, value) where the system has it.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5))
@@ -140,17 +139,10 @@ class Server:
         if not replica.leads:
             return True
         if self._hand_over_deadline_ms is None:
-            successor = replica.raft.best_successor()
-            if not successor:
+            timeout_ms = replica.hand_over()
+            if not timeout_ms:
                 return True
-            self.actions.say("transfer", "stopping: handing the leadership over to %s",
-                             replica.address_of(successor))
-            self._hand_over_deadline_ms = self.now_ms() + min(replica.raft.election_timeout_ms,
-                                                              _HAND_OVER_MS_MAX)
-            try:
-                replica.raft.transfer(successor)
-            except ChangeRefusedError:
-                pass        # an operator's is under way: that one serves as well
+            self._hand_over_deadline_ms = self.now_ms() + timeout_ms
         # One that has gone meanwhile stops too: the others elect as soon as this node has gone.
         gone = replica.raft.transfer_to not in self._peer_of
         return gone or self.now_ms() >= self._hand_over_deadline_ms

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from raftnet.config import Config
 from raftnet.errors import (
-    ChangeRefusedError, DiskFullError, ErrorCode, MalformedError, StorageError)
+    DiskFullError, ErrorCode, MalformedError, StorageError)
 from raftnet.net.messages import encode_message
 from raftnet.raft.membership import NO_MEMBERSHIP
 from raftnet.replica import Replica, Start
@@ -189,16 +189,11 @@ class SimulatedNode:
         if not replica.leads:
             return True
         if self._hand_over_deadline_ms is None:
-            successor = replica.raft.best_successor()
-            if not successor:
+            timeout_ms = replica.hand_over()
+            if not timeout_ms:
                 return True
-            timeout_ms = replica.raft.election_timeout_ms
             self._hand_over_deadline_ms = self._clock_ms() + timeout_ms
             self._later(timeout_ms * 1000 // self.clock_permille + 1, self._turn_soon)
-            try:
-                replica.raft.transfer(successor)
-            except ChangeRefusedError:
-                pass        # an operator's is under way: that one serves as well
         return self._clock_ms() >= self._hand_over_deadline_ms
 
     def _stop_now(self) -> None:
