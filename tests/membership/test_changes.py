@@ -7,7 +7,7 @@ import unittest
 from raftnet.client import Client
 from raftnet.config import RaftConfig
 from raftnet.errors import ErrorCode, NoAnswerError, RefusedError
-from tests.membership.nodes import ADDRESS, ID, MembershipCase
+from tests.membership.nodes import ADDRESS, ID, MembershipCase, find_line
 from tools.processes import READY_S, NodeProcess, wait_until
 
 ELECTION_S = RaftConfig().election_timeout_ms / 1000
@@ -42,7 +42,9 @@ class TestRemove(MembershipCase):
         node.kill()
         node.start().wait_ready()
         self.line(node, rf"WARNING: {ADDRESS} says: {why}")
-        self.line(leader, rf"WARNING: {node.address} is refused: {why}")
+        # Whoever it dials first: then it is quiet.
+        refused = rf"WARNING: {node.address} is refused: {why}"
+        wait_until(lambda: any(find_line(n, refused) for n in rest), READY_S, refused)
         time.sleep(QUIET_S)             # that nothing happens can only be waited for
         self.assertEqual((node.status().role, elections_asked(node)), ("removed", 0))
         self.undisturbed(rest, before)

@@ -145,23 +145,29 @@ class CrashTest(unittest.TestCase):
         nothing_there = (None, HardState(), [])
         joined = (CLUSTER_ID, HardState(), [])
         cluster = (CLUSTER_ID, HardState(1), [entry(1)])
-        actions = (("found", lambda s: s.found(CLUSTER_ID, entry(1)), nothing_there, cluster),
-                   ("join", lambda s: s.join(CLUSTER_ID), nothing_there, joined),
-                   ("forget", lambda s: s.forget(), cluster, nothing_there))
-        for name, act, before, after in actions:
+        # Term and vote stay, whatever becomes of the cluster.
+        term_left = (None, HardState(1), [])
+        actions = (("found", lambda s: s.found(CLUSTER_ID, entry(1)),
+                    [nothing_there, term_left, cluster]),
+                   ("join", lambda s: s.join(CLUSTER_ID), [nothing_there, joined]),
+                   ("forget", lambda s: s.forget(), [cluster, term_left]),
+                   ("forget alone", lambda s: s.forget(alone=True),
+                    [cluster, term_left, nothing_there]))
+        for name, act, states in actions:
             for k in range(1, 30):
                 for seed in range(60):
                     with self.subTest(name=name, k=k, seed=seed):
-                        self._interrupt(name, act, k, seed, before, after)
+                        self._interrupt(name, act, k, seed, states)
 
-    def _interrupt(self, name, act, k, seed, before, after) -> None:
+    def _interrupt(self, name, act, k, seed, states) -> None:
+        """`states`: before, on the way, and the last one when it is done."""
         disk = SimulatedDisk()
-        store = founded(disk) if name == "forget" else open_store(disk)
+        store = founded(disk) if name.startswith("forget") else open_store(disk)
         disk.fail_at(k, applied=seed % 2 == 0)
-        expected = [before, after]
+        expected = states
         try:
             act(store)
-            expected = [after]
+            expected = states[-1:]
         except StorageError:
             pass
         disk.fail_at(0)
