@@ -183,9 +183,10 @@ class Settling:
         cluster, replica = self._cluster, node.replica
         wanted = membership.members_at(node.address) or node.address in membership.target
         if replica.raft is not None:
-            # One that took in another newcomer does not leave its own cluster any more.
+            # A lone founder leaves its own cluster, unless it took in another newcomer; and that
+            # one, if its founder was emptied again before it sent an entry, waits for ever.
             return cluster.is_foreign(node) and (
-                not wanted or len(replica.raft.membership.members) > 1)
+                not wanted or len(replica.raft.membership.members) != 1)
         joining = replica.greetings.joining
         if joining is None:
             contacts = replica.greetings.founders.addresses
