@@ -284,10 +284,10 @@ class Invariants:
         disks [CommittedIsDurableInv]."""
         raft = node.replica.raft
         log = raft.log
-        membership = raft.membership
+        deciding = [raft.membership]
         if before is not None and log.membership_index > before.last_index:
-            # Appended since the last look: what was committed, was committed before.
-            membership = log.membership_before
+            # Appended since the last look: what was committed meanwhile was so before or after it.
+            deciding.append(log.membership_before)
         first = before.commit_index + 1 if before is not None else 1
         for index in range(max(first, log.memory_from), log.commit_index + 1):
             entry = log.entry(index)
@@ -298,15 +298,21 @@ class Invariants:
                 if entry.kind == EntryKind.MEMBERSHIP:
                     self.membership = decode_membership(entry.payload)
                     self.membership_index = index
-                self._check_durable(node, membership, entry)
+                self._check_durable(node, deciding, entry)
             elif self._committed[index] != seen:
                 raise InvariantError(f"state machine safety: {node.address} committed another "
                                      f"entry at {index}")
         self.highest_commit = max(self.highest_commit, log.commit_index)
 
-    def _check_durable(self, node, membership: Membership, entry) -> None:
+    def _check_durable(self, node, deciding: list[Membership], entry) -> None:
+        """By one of the memberships that may have decided."""
         if node.replica.raft.role is not Role.LEADER or entry.index == 1:
             return      # entry 1 is written by the founding, not as a job
+        faults = [self._why_not_durable(node, membership, entry) for membership in deciding]
+        if all(faults):
+            raise InvariantError(faults[0])
+
+    def _why_not_durable(self, node, membership: Membership, entry) -> str:
         header = entry.data[:HEADER_BYTES]
         holders, ends = 0, []
         for node_id in membership.voters:
@@ -315,15 +321,15 @@ class Invariants:
             holders += holds
             ends.append((known.end if known is not None else (b"", 0), holds))
         if holders < membership.quorum:
-            raise InvariantError(f"committed is durable [CommittedIsDurableInv]: entry "
-                                 f"{entry.index} is committed at {node.address}, and on "
-                                 f"{holders} disks")
+            return (f"committed is durable [CommittedIsDurableInv]: entry {entry.index} is "
+                    f"committed at {node.address}, and on {holders} disks")
         for end, holds in ends:
             if not holds and (sum(end >= other for other, _ in ends)
                               >= membership.quorum):
-                raise InvariantError("a quorum holds what is committed [QuorumLogInv]: entry "
-                                     f"{entry.index} is committed at {node.address}, and its disks "
-                                     "could elect a node that lacks it (figure 8)")
+                return (f"a quorum holds what is committed [QuorumLogInv]: entry {entry.index} is "
+                        f"committed at {node.address}, and its disks could elect a node that lacks "
+                        "it (figure 8)")
+        return ""
 
     def _check_leader_complete(self, address: str, raft) -> None:
         """A leader holds what was committed in earlier terms (Raft 5.4.3)."""
