@@ -161,8 +161,7 @@ class Greetings:
         if raft is None or hello.cluster_id != self._replica.cluster_id:
             return None
         membership = raft.membership
-        committed = raft.log.membership_index <= raft.log.commit_index
-        if committed and hello.node_id in membership.removed:
+        if hello.node_id in self._removed_for_good():
             return (ErrorCode.REMOVED, f"node {hello.node_id:016x} was removed from cluster "
                     f"{membership.cluster_id.hex()[:8]}: stop it; to bring it back, empty its "
                     f"data directory and start it with --join")
@@ -174,6 +173,12 @@ class Greetings:
             return (ErrorCode.OLD_COPY, f"the data directory of {hello.address} is an old copy: "
                     f"{why}; {_OLD_COPY_ADVICE}")
         return None
+
+    def _removed_for_good(self) -> tuple[int, ...]:
+        """Node ids whose removal is committed as far as this node knows. Who is removed by an entry
+        that may yet be replaced has a vote until then, and is answered."""
+        log = self._replica.raft.log
+        return log.membership.removed if log.membership_index <= log.commit_index else ()
 
     def _why_too_old(self, hello: Hello) -> Refusal | None:
         version = self._replica.raft.membership.state_version
@@ -440,7 +445,7 @@ class Greetings:
                      for m in membership.members if m.node_id != replica.node_id}
         addresses |= {m.address: None for m in membership.members if m.node_id != replica.node_id}
         addresses |= {address: None for node_id, address in self.known.addresses_heard(
-            replica.now_ms - _STRANGER_MS).items() if node_id not in membership.removed}
+            replica.now_ms - _STRANGER_MS).items() if node_id not in self._removed_for_good()}
         if replica.leads:
             addresses |= dict.fromkeys(membership.target)
         else:

@@ -524,6 +524,27 @@ class TestStrangers(IdentityCase):
         self.nodes.run_until(lambda: self.nodes.serving() is d, 5_000)
 
 
+    def test_a_voter_answers_whom_an_uncommitted_entry_removed(self):
+        # The leader alone has the removal of a follower; it dies, and the third node with its data.
+        leader = self.nodes.serving()
+        away = self.follower()
+        other = next(a for a in (A, B, C) if a not in (away, leader.begin.address))
+        self.nodes.cut = {(leader.begin.address, away), (leader.begin.address, other)}
+        self.nodes.ask(leader, Kind.CHANGE, joining.encode_change(joining.CHANGE_REMOVE, [away]))
+        self.nodes.step()
+        self.nodes.step()
+        removed = self.nodes.nodes[away].replica.node_id
+        self.assertIn(removed, leader.replica.raft.membership.removed)
+        self.nodes.kill(leader.begin.address)
+        self.nodes.run_until(lambda: self.nodes.serving() is not None)  # the other two decided on
+        self.nodes.cut = set()
+        self.nodes.kill(other)
+        self.nodes.kill(away)
+        self.nodes.revive(away)
+        self.nodes.revive(leader.begin.address)
+        self.nodes.run_until(lambda: self.nodes.serving() is self.nodes.nodes[away], 8_000)
+
+
 class TestStateVersions(IdentityCase):
     """A newer replicated state begins when every member knows it."""
 
