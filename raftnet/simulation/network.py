@@ -92,10 +92,6 @@ class SimulatedNetwork:
         self._cut.clear()
         self._slow.clear()
 
-    def is_cut(self, sender: str, receiver: str) -> bool:
-        """Whether this direction is cut."""
-        return (sender, receiver) in self._cut
-
     def delay(self) -> int:
         """A delay drawn for one frame."""
         profile, scheduler = self.profile, self._scheduler
