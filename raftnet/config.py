@@ -14,8 +14,10 @@ MIB = 1024 * KIB
 class RaftConfig:
     """The core's times and bounds. Times in milliseconds of the node's own monotonic clock."""
 
-    heartbeat_ms: int = 100                 # a leader speaks at least this often
-    election_timeout_ms: int = 500          # floor; drawn anew from [timeout, 2 * timeout)
+    heartbeat_ms: int = 100                 # a leader speaks this often, or less often on a slow
+    heartbeat_ms_max: int = 1_000           # network, down to this (raft/timing.py)
+    election_timeout_ms: int = 500          # drawn anew from [timeout, 2 * timeout); it follows
+    election_timeout_ms_max: int = 20_000   # the network between these
     disk_overdue_ms: int = 3000             # a job older than this: step down, do not campaign
     retry_after_gone_ms_min: int = 10       # an election lost after the leader's death is tried
     retry_after_gone_ms_max: int = 50       # again after this, doubling

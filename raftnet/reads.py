@@ -163,7 +163,24 @@ class Reads:
                           machine.applied_index, log.last_index, log.base_index, log.stable_index,
                           machine.digest, membership.founded, membership.quorum_rule,
                           replica.address, replica.leader_address, VERSION, members,
-                          log.membership_index, membership.state_version, list(membership.target))
+                          log.membership_index, membership.state_version,
+                          list(membership.target), raft.heartbeat_ms, raft.election_timeout_ms,
+                          self._timing_text())
+
+    def _timing_text(self) -> str:
+        """Why heartbeat interval and election timeout are as they are."""
+        raft = self._replica.raft
+        timing, floor = raft.timing, self._replica.config.raft.election_timeout_ms
+        if timing.announced_ms:
+            return "as the leader announced"
+        slowest = timing.bottleneck(raft.membership.voters)
+        if not slowest:
+            return ("the floor" if raft.election_timeout_ms <= floor
+                    else "the network was slower a moment ago")
+        link = timing.links[slowest]
+        loss = f", {link.loss_permille / 10:g} % lost" if link.loss_permille else ""
+        return (f"round trips to {self._replica.address_of(slowest)} take {link.usual_ms} ms, "
+                f"one in ten over {link.slow_ms} ms{loss}")
 
     def _member_status(self, member: Member) -> MemberStatus:
         replica = self._replica
@@ -173,8 +190,11 @@ class Reads:
                                 member.stays)
         progress = raft.progress.get(node_id)
         silent = replica.greetings.known.silent_ms(node_id, replica.now_ms)
+        link = raft.timing.links.get(node_id)
+        measured = ((link.usual_ms, link.slow_ms, link.loss_permille)
+                    if link is not None and link.samples else ())
         return MemberStatus(node_id, member.address, member.voter,
                             silent is not None and silent < raft.election_timeout_ms,
                             progress.match_index if progress is not None else 0,
                             UNKNOWN_AGE if silent is None else min(silent, UNKNOWN_AGE - 1),
-                            member.stays)
+                            member.stays, *measured)

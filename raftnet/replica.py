@@ -189,6 +189,12 @@ class Replica:
             self.raft.observe_rtt(hello.node_id, rtt_ms)
             self.raft.peer_connected(hello.node_id)
 
+    def sign_of_life(self, node_id: int) -> None:
+        """Bytes of a frame that is not complete yet came from that peer."""
+        self.greetings.heard(node_id)
+        if self.raft is not None:
+            self.raft.sign_of_life(node_id)
+
     def peer_gone(self, address: str) -> None:
         """The connections with the peer at that address ended, and a redial was refused."""
         if self.raft is None:
@@ -472,6 +478,7 @@ class Replica:
 
     def _lose_leadership(self) -> None:
         self._led_term = 0
+        self.peers_changed = True
         self._orphans_deadline_ms = None
         self.gateway.close(self.leader_address)
         self.admission.leadership_lost()
@@ -490,6 +497,7 @@ class Replica:
             self._lose_leadership()
         if raft.role is Role.LEADER and not self._led_term:
             self._led_term = raft.current_term
+            self.peers_changed = True      # a leader also dials whom `members --set` asked for
             self._orphans_deadline_ms = self.now_ms + self.config.gateway.orphan_wait_ms
         if raft.role is Role.LEADER:
             text = "elected leader"

@@ -52,6 +52,7 @@ class Node:
         self.up: dict[str, bool] = {}       # dialled and greeted: address -> welcome messages?
         store = Store.open(self.disk, lambda: self.randint(1, 2**64 - 1), self.lines.lines.append)
         self.replica = Replica(self.config, store, self.begin, self.randint, self.lines)
+        self.targets: list[str] = []        # where it holds connections, as of its last change
 
     def restart(self) -> None:
         """kill -9 and start."""
@@ -137,7 +138,7 @@ class Nodes:
         """Every node holds connections to where it wants to."""
         for node in self.alive():
             address = node.begin.address
-            targets = node.replica.greetings.dial_targets()
+            targets = node.targets
             node.up = {target: up for target, up in node.up.items() if target in targets}
             for target in [target for target, up in node.up.items() if up]:
                 self.greet_again(address, target)
@@ -159,6 +160,8 @@ class Nodes:
         """One turn; what it sends arrives at once."""
         sender = node.begin.address
         turn = node.replica.turn()
+        if turn.peers_changed:
+            node.targets = node.replica.greetings.dial_targets()
         for address, node_id, message in turn.messages:
             kind, body = encode_message(message)
             if kind == Kind.APPEND:

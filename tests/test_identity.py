@@ -476,6 +476,18 @@ class TestChanges(IdentityCase):
         self.assert_error(self.nodes.answer_to(away, Kind.CHANGE, joining.encode_change(
             joining.CHANGE_REMOVE, [A])), ErrorCode.NOT_LEADER)
 
+    def test_a_new_leader_goes_on_with_the_target(self):
+        """It dials whom the target names, though no membership is new to it (seed 11000717)."""
+        for _ in range(100):
+            self.nodes.step()           # until nobody is a stranger any more
+        self.assertEqual(self.change(joining.CHANGE_SET, A, B, C, D)[0], Kind.CHANGE_REPLY)
+        self.nodes.run_until(self.nodes.settled)
+        self.change(joining.CHANGE_TRANSFER, self.follower())
+        self.nodes.run_until(self.nodes.settled)
+        self.nodes.add(D)
+        self.nodes.run_until(lambda: self.nodes.nodes[D].replica.raft is not None
+                             and voters(self.nodes.nodes[D]) == {A, B, C, D})
+
     def test_many_targets(self):
         leader = self.nodes.serving()
         long = [f"{'a' * 60}.{'b' * 60}.{number}:80" for number in range(1_000)]

@@ -208,16 +208,19 @@ def _status_reply(body: bytes) -> str:
             f" quorum {rule} node {status.node_id:016x} start {status.boot}"
             f" cluster {_cluster(status.cluster_id)} version {status.version}"
             f" state version {status.state_version} membership at {status.membership_index}"
-            f" members [{'; '.join(members)}]"
+            f" heartbeat {status.heartbeat_ms} ms election timeout {status.election_timeout_ms} ms"
+            f" {describe_bytes(status.timing.encode())} members [{'; '.join(members)}]"
             + (f" target {', '.join(status.target)}" if status.target else ""))
 
 
 def _member(member: requests.MemberStatus) -> str:
     silent = "unknown" if member.silent_ms == UNKNOWN_AGE else f"{member.silent_ms} ms"
     kind = "voter" if member.voter else "learner that stays" if member.stays else "learner"
+    rtt = ("" if member.rtt_ms == UNKNOWN_AGE else f" round trip {member.rtt_ms} ms slow "
+           f"{member.rtt_slow_ms} ms lost {member.loss_permille} permille")
     return (f"{member.address} node {member.node_id:016x} {kind}"
             f" {'reachable' if member.reachable else 'unreachable'} match {member.match_index}"
-            f" silent {silent}")
+            f" silent {silent}{rtt}")
 
 
 # --- who belongs to the cluster

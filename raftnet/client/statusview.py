@@ -106,12 +106,15 @@ def _node_object(address: str, status: NodeStatus | str, member: MemberStatus | 
         "state_version": status.state_version,
         "membership_index": status.membership_index,
         "founded": status.founded,
+        "heartbeat_ms": status.heartbeat_ms,
+        "election_timeout_ms": status.election_timeout_ms,
+        "timing": status.timing,
     }
 
 
 def _silent_ms(member: MemberStatus) -> int | None:
     """Since the leader, or whoever was asked, last heard it."""
-    return None if member.silent_ms == UNKNOWN_AGE else member.silent_ms
+    return _measured(member.silent_ms)
 
 
 def status_lines(view: dict) -> list[str]:
@@ -125,7 +128,16 @@ def status_lines(view: dict) -> list[str]:
                   node["last_index"], node["lag"], node["digest"])
         rows.append((node["address"], *("-" if value is None else str(value) for value in values),
                      "yes" if node["reachable"] else "no"))
-    return table(rows)
+    return table(rows) + timing_lines(view)
+
+
+def timing_lines(view: dict) -> list[str]:
+    """The leader's times in a line, with the reason; [] where no leader answered."""
+    return [f"{node['address']} speaks every {duration(node['heartbeat_ms'])}; followers wait for "
+            f"it {node['election_timeout_ms'] / 1000:g} to "
+            f"{node['election_timeout_ms'] / 500:g} s ({node['timing']})"
+            for node in view["nodes"] if node.get("election_timeout_ms")
+            and node["address"] == view["leader"] and node["role"] == "leader"]
 
 
 def members_object(members: list[MemberStatus]) -> list[dict]:
@@ -133,13 +145,28 @@ def members_object(members: list[MemberStatus]) -> list[dict]:
     return [{"address": member.address, "node_id": f"{member.node_id:016x}",
              "voter": member.voter, "reachable": member.reachable,
              "match_index": member.match_index, "silent_ms": _silent_ms(member),
-             "stays": member.stays}
+             "stays": member.stays, "rtt_ms": _measured(member.rtt_ms),
+             "rtt_slow_ms": _measured(member.rtt_slow_ms),
+             "loss_permille": member.loss_permille}
             for member in members]
+
+
+def _measured(ms: int) -> int | None:
+    return None if ms == UNKNOWN_AGE else ms
+
+
+def _round_trip(member: dict) -> str:
+    """`2012 ms (slow 4100 ms, 3 % lost)`."""
+    if member["rtt_ms"] is None:
+        return "-"
+    lost = f", {member['loss_permille'] / 10:g} % lost" if member["loss_permille"] else ""
+    return f"{member['rtt_ms']} ms (slow {member['rtt_slow_ms']} ms{lost})"
 
 
 def members_lines(members: list[dict], leader: str) -> list[str]:
     """The table of members_object's result."""
-    rows = [("ADDRESS", "NODE", "KIND", "MATCH", "SILENT", "REACHABLE")]
+    rows = [("ADDRESS", "NODE", "KIND", "MATCH", "SILENT", "ROUND TRIP",
+             "REACHABLE")]
     for member in members:
         kind = "voter" if member["voter"] else "learner"
         if member["stays"]:
@@ -149,7 +176,7 @@ def members_lines(members: list[dict], leader: str) -> list[str]:
         if member["address"] == leader:
             kind += ", leader"
         rows.append((member["address"], member["node_id"], kind, str(member["match_index"]),
-                     silent, reachable))
+                     silent, _round_trip(member), reachable))
     return table(rows)
 
 

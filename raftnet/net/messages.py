@@ -23,7 +23,7 @@ _VOTE = struct.Struct(">QQQB")              # term, last log index, last log ter
 _VOTE_REPLY = struct.Struct(">QB")          # term, granted
 _APPEND = struct.Struct(">QQQQI")           # term, prev index, prev term, leader commit, count
 _APPEND_REPLY = struct.Struct(">QBQQQ")     # term, success, match, hint index, hint term
-_HEARTBEAT = struct.Struct(">QQQQ")         # term, leader commit, round, sent
+_HEARTBEAT = struct.Struct(">QQQQII")       # term, leader commit, round, sent, timeout, rtt
 _HEARTBEAT_REPLY = struct.Struct(">QQQ")    # term, round, sent
 _TIMEOUT_NOW = struct.Struct(">Q")          # term
 _STAMP_BYTES = 8                            # of a batch; replicas follow it before it is applied
@@ -107,7 +107,7 @@ _ENCODERS = {
     AppendReply: lambda m: (Kind.APPEND_REPLY, _APPEND_REPLY.pack(
         m.term, m.success, m.match_index, m.hint_index, m.hint_term)),
     Heartbeat: lambda m: (Kind.HEARTBEAT, _HEARTBEAT.pack(
-        m.term, m.leader_commit, m.round, m.sent_ms)),
+        m.term, m.leader_commit, m.round, m.sent_ms, m.timeout_ms, m.rtt_ms)),
     HeartbeatReply: lambda m: (Kind.HEARTBEAT_REPLY, _HEARTBEAT_REPLY.pack(
         m.term, m.round, m.sent_ms)),
     TimeoutNow: lambda m: (Kind.TIMEOUT_NOW, _TIMEOUT_NOW.pack(m.term)),

@@ -100,7 +100,7 @@ def maintain(raft) -> None:
                 propose(raft, step)
             except ChangeRefusedError as error:     # too many are silent: they may come back
                 raft.step_refused = str(error)
-                raft.step_retry_ms = raft.now_ms + raft.config.heartbeat_ms
+                raft.step_retry_ms = raft.now_ms + raft.heartbeat_ms
 
 
 def _hand_over(raft) -> None:

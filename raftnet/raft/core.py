@@ -21,12 +21,10 @@ from raftnet.raft.entry import EntryKind
 from raftnet.raft.log import RaftLog
 from raftnet.raft.membership import Membership
 from raftnet.raft.progress import Progress
+from raftnet.raft.timing import Timing
 from raftnet.raft.types import (
     Append, AppendReply, EntryId, HardState, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote,
     PreVoteReply, ReadState, Ready, Role, TimeoutNow, Vote, VoteReply)
-
-RTT_MS_MAX = 5_000          # a sample above it counts as this
-RTT_TIMEOUT_FACTOR = 4      # an election timeout holds this many round trips at least
 
 
 class Raft:
@@ -50,8 +48,7 @@ class Raft:
         self.leader_id = 0                          # 0: unknown
         self.now_ms = 0                             # the sum of all ticks
         self.leader_contact_ms = 0                  # when the leader was last heard
-        self.rtt_ms = 0                             # the longest smoothed round trip to a peer
-        self._rtts: dict[int, int] = {}             # by node, in eighths of a millisecond
+        self.timing = Timing(config)
         # Candidate.
         self.pre_voting = False                     # asking before raising the term
         self.pre_votes: set[int] = set()            # who granted; by sender, never by message
@@ -98,8 +95,18 @@ class Raft:
 
     @property
     def election_timeout_ms(self) -> int:
-        """The lower bound of the timeout, from config and the measured round trip."""
-        return max(self.config.election_timeout_ms, RTT_TIMEOUT_FACTOR * self.rtt_ms)
+        """The lower bound of the timeout; see timing.py."""
+        return self.timing.election_timeout_ms
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """How often this node, as a leader, speaks at least."""
+        return self.timing.heartbeat_ms
+
+    @property
+    def rtt_ms(self) -> int:
+        """The longest usual round trip to a peer."""
+        return self.timing.rtt_ms
 
     @property
     def disk_overdue(self) -> bool:
@@ -200,19 +207,22 @@ class Raft:
 
     def peer_connected(self, node_id: int) -> None:
         """A new connection to that node: what was on its way on the old one is lost."""
+        self.timing.connected(node_id)
         progress = self.progress.get(node_id)
         if progress is not None:
             progress.probe()
 
     def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
-        """A measured round trip to a peer; smoothed as TCP does (RFC 6298: an eighth). One that
-        was held up is no measure of the network, and one that has left counts no more."""
-        rtt_ms = min(rtt_ms, RTT_MS_MAX)
-        old = self._rtts.get(node_id)
-        self._rtts[node_id] = rtt_ms * 8 if old is None else old + rtt_ms - old // 8
-        member = self.membership.member
-        self._rtts = {n: rtt for n, rtt in self._rtts.items() if n == node_id or member(n)}
-        self.rtt_ms = max(self._rtts.values()) // 8
+        """A round trip to a peer, measured by a greeting."""
+        if self.membership.member(node_id) is not None:
+            self.timing.sample(node_id, rtt_ms, self.now_ms, self.membership.voters)
+
+    def sign_of_life(self, node_id: int) -> None:
+        """Part of a message came from that node: a leader whose large append crawls through a
+        slow link is not dead."""
+        if node_id == self.leader_id and self.role is Role.FOLLOWER:
+            self.leader_contact_ms = self.now_ms
+            election.reset_timer(self)
 
     # --- output
 

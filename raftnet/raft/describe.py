@@ -100,7 +100,8 @@ def _append_reply(message: AppendReply) -> str:
 
 
 def _heartbeat(message: Heartbeat) -> str:
-    return f" commit {message.leader_commit} round {message.round} sent {message.sent_ms}"
+    times = f" timeout {message.timeout_ms} rtt {message.rtt_ms}" if message.timeout_ms else ""
+    return f" commit {message.leader_commit} round {message.round} sent {message.sent_ms}{times}"
 
 
 def _heartbeat_reply(message: HeartbeatReply) -> str:

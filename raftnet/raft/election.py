@@ -174,6 +174,8 @@ def on_append(raft, sender: int, message: Append) -> None:
 def on_heartbeat(raft, sender: int, message: Heartbeat) -> None:
     """The leader is alive; an older one learns our term."""
     if message.term == raft.current_term:
+        if message.timeout_ms:
+            raft.timing.follow(message.timeout_ms, message.rtt_ms)
         _follow(raft, sender, message.term)
         # The leader sends no more than what it knows this node to hold.
         raft.log.commit_to(min(message.leader_commit, raft.log.last_index))

@@ -23,6 +23,7 @@ def begin(raft) -> None:
     raft.reads_new, raft.reads_waiting = [], type(raft.reads_waiting)()
     raft.heartbeat_deadline_ms = raft.step_retry_ms = raft.now_ms
     raft.transfer_to, raft.step_refused = 0, ""
+    raft.timing.lead()
     follow_membership(raft)
     raft.term_start_index = append(raft, EntryKind.EMPTY, b"").index
     tick(raft)
@@ -92,6 +93,7 @@ def follow_membership(raft) -> None:
     members = {member.node_id for member in raft.membership.members} - {raft.node_id}
     for node_id in [n for n in raft.progress if n not in members]:
         del raft.progress[node_id]
+    raft.timing.keep(members)
     for node_id in sorted(members - raft.progress.keys()):
         raft.progress[node_id] = Progress(raft.log.last_index + 1, heard_ms=raft.now_ms)
     raft.steps_needed = raft.membership.asks_for_steps(raft.node_id)
@@ -151,12 +153,14 @@ def send_appends(raft, node_id: int, progress: Progress, slices: dict[int, list]
 
 
 def _heartbeat(raft) -> None:
-    raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
+    timing = raft.timing
+    raft.heartbeat_deadline_ms = raft.now_ms + timing.heartbeat_ms
     raft.transfer_asked = False     # the target is asked again
     commit_index = raft.log.commit_index
     for node_id, progress in raft.progress.items():
+        timing.beat_sent(node_id, raft.now_ms)
         raft.send(node_id, Heartbeat(raft.current_term, min(commit_index, progress.match_index),
-                                     raft.read_round, raft.now_ms))
+                                     raft.read_round, raft.now_ms, *timing.announcement(node_id)))
 
 
 # --- answers
@@ -192,7 +196,7 @@ def on_heartbeat_reply(raft, sender: int, message: HeartbeatReply) -> None:
     progress = _heard(raft, sender, message.term)
     if progress is None:
         return
-    raft.observe_rtt(sender, max(0, raft.now_ms - message.sent_ms))
+    raft.timing.beat_answered(sender, message.sent_ms, raft.now_ms, raft.membership.voters)
     if message.round > progress.round:
         progress.round = message.round
         _release_reads(raft)

@@ -54,6 +54,6 @@ def best_successor(raft) -> int:
     for node_id in raft.membership.voters:
         progress = raft.progress.get(node_id)   # none for the leader itself
         if (progress is not None and progress.match_index > most and progress.heard_within(
-                _HEARTBEATS_MISSED_MAX * raft.config.heartbeat_ms, raft.now_ms)):
+                _HEARTBEATS_MISSED_MAX * raft.heartbeat_ms + raft.rtt_ms, raft.now_ms)):
             best, most = node_id, progress.match_index
     return best

@@ -101,6 +101,8 @@ class Heartbeat:
     leader_commit: int      # never above what the receiver is known to hold
     round: int              # number of the newest read round
     sent_ms: int            # the sender's clock, comes back: a round trip is measured
+    timeout_ms: int = 0     # the election timeout to be followed; 0: nothing is announced
+    rtt_ms: int = 0         # the usual round trip, as the leader measures it
 
 
 @dataclass(slots=True)

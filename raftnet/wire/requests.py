@@ -25,8 +25,8 @@ _REPLY_ENQUEUED = struct.Struct(">QIBQ")
 _RESULT = struct.Struct(">IB")
 _LOG = struct.Struct(">BQI")
 _LOG_REPLY = struct.Struct(">QQQI")
-_STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBBQH")
-_MEMBER_STATUS = struct.Struct(">QBBBQI")
+_STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBBQHII")
+_MEMBER_STATUS = struct.Struct(">QBBBQIIIH")
 _U16 = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
 UNKNOWN_AGE = 0xFFFFFFFF
@@ -293,6 +293,9 @@ class MemberStatus:
     match_index: int = 0            # leader only
     silent_ms: int = UNKNOWN_AGE    # since the answering node last heard it
     stays: bool = False             # a learner that is not to become a voter
+    rtt_ms: int = UNKNOWN_AGE       # the usual round trip, as the answering node measured it
+    rtt_slow_ms: int = UNKNOWN_AGE  # nine of ten are not slower
+    loss_permille: int = 0          # of the answering node's heartbeats
 
 
 @dataclass(slots=True)
@@ -319,6 +322,9 @@ class NodeStatus:
     membership_index: int = 0       # where the newest membership stands; above commit: under way
     state_version: int = 1          # of the replicated state
     target: list[str] = field(default_factory=list)     # what `members --set` asked for
+    heartbeat_ms: int = 0           # how often it speaks, or would, as a leader
+    election_timeout_ms: int = 0    # its lower bound
+    timing: str = ""                # why these are as they are
 
 
 def encode_status(status: NodeStatus) -> bytes:
@@ -327,12 +333,15 @@ def encode_status(status: NodeStatus) -> bytes:
         status.cluster_id, status.node_id, status.boot, ROLES.index(status.role), status.term,
         status.commit_index, status.applied_index, status.last_index, status.snapshot_index,
         status.stable_index, status.digest, status.founded, status.quorum_rule,
-        status.membership_index, status.state_version)]
+        status.membership_index, status.state_version, status.heartbeat_ms,
+        status.election_timeout_ms)]
     parts += (pack_string(status.address), pack_string(status.leader),
-              pack_string(status.version), _U16.pack(len(status.members)))
+              pack_string(status.version), pack_string(status.timing),
+              _U16.pack(len(status.members)))
     for member in status.members:
-        parts.append(_MEMBER_STATUS.pack(member.node_id, member.voter, member.stays,
-                                         member.reachable, member.match_index, member.silent_ms))
+        parts.append(_MEMBER_STATUS.pack(
+            member.node_id, member.voter, member.stays, member.reachable, member.match_index,
+            member.silent_ms, member.rtt_ms, member.rtt_slow_ms, member.loss_permille))
         parts.append(pack_string(member.address))
     parts += (_U16.pack(len(status.target)), *map(pack_string, status.target))
     return b"".join(parts)
@@ -341,13 +350,14 @@ def encode_status(status: NodeStatus) -> bytes:
 def decode_status(body: bytes) -> NodeStatus:
     """Raises MalformedError."""
     (cluster_id, node_id, boot, role, term, commit, applied, last, snapshot, stable, digest,
-     founded, rule, membership_index,
-     state_version) = unpack_head(_STATUS_REPLY, body, "STATUS_REPLY")
+     founded, rule, membership_index, state_version, heartbeat_ms,
+     election_timeout_ms) = unpack_head(_STATUS_REPLY, body, "STATUS_REPLY")
     if role >= len(ROLES):
         raise MalformedError(f"STATUS_REPLY: role {role} is unknown")
     address, offset = unpack_string(body, _STATUS_REPLY.size)
     leader, offset = unpack_string(body, offset)
     version, offset = unpack_string(body, offset)
+    timing, offset = unpack_string(body, offset)
     if offset + 2 > len(body):
         raise MalformedError("STATUS_REPLY: too short")
     (count,) = _U16.unpack_from(body, offset)
@@ -360,12 +370,13 @@ def decode_status(body: bytes) -> NodeStatus:
         member_address, offset = unpack_string(body, offset + _MEMBER_STATUS.size)
         members.append(MemberStatus(fields[0], member_address, unpack_flag(fields[1]),
                                     unpack_flag(fields[3]), fields[4], fields[5],
-                                    unpack_flag(fields[2])))
+                                    unpack_flag(fields[2]), *fields[6:]))
     target, offset = unpack_strings(body, offset, "STATUS_REPLY")
     check_end(offset, body, "STATUS_REPLY")
     return NodeStatus(cluster_id, node_id, boot, ROLES[role], term, commit, applied, last, snapshot,
                       stable, digest, unpack_flag(founded), rule, address, leader, version, members,
-                      membership_index, state_version, target)
+                      membership_index, state_version, target, heartbeat_ms,
+                      election_timeout_ms, timing)
 
 
 def describe_error(code: int) -> str:

@@ -10,11 +10,11 @@ def play() -> NodeStatus:
     """The leader's view: itself, a learner that stays, one that is not heard, and a newcomer at
     the address of that one."""
     members = [MemberStatus(1, "h:1", True, True, 100, 0),
-               MemberStatus(2, "h:2", False, True, 50, 7, stays=True),
+               MemberStatus(2, "h:2", False, True, 50, 7, True, 20, 90, 35),
                MemberStatus(3, "h:3", True, False, 80, 185_000),
                MemberStatus(4, "h:3", False, False, 0, UNKNOWN_AGE)]
     return NodeStatus(b"c" * 16, 1, 1, "leader", 3, 100, 100, 101, 0, 101, 7, True, 0, "h:1", "",
-                      "test", members, 101, 1, ["h:1", "h:5"])
+                      "test", members, 101, 1, ["h:1", "h:5"], 160, 800, "it is slow")
 
 
 class StatusViewTest(unittest.TestCase):
@@ -27,6 +27,15 @@ class StatusViewTest(unittest.TestCase):
         for line, words in zip(lines[1:], ("voter, leader", "learner, stays",
                                            "no, not heard for 3 min 5 s", "no, never heard")):
             self.assertIn(words, line)
+        self.assertEqual([(m["rtt_ms"], m["rtt_slow_ms"], m["loss_permille"]) for m in found[:2]],
+                         [(None, None, 0), (20, 90, 35)])
+        self.assertIn("20 ms (slow 90 ms, 3.5 % lost)", lines[2])
+
+    def test_times_of_the_leader(self):
+        view = statusview.status_object({"h:1": play(), "h:2": "h:2: gone"})
+        self.assertEqual(view["nodes"][0]["election_timeout_ms"], 800)
+        self.assertEqual(statusview.status_lines(view)[3:], [
+            "h:1 speaks every 160 ms; followers wait for it 0.8 to 1.6 s (it is slow)"])
 
     def test_what_is_under_way(self):
         leader = play()

@@ -126,9 +126,9 @@ class Kinds(unittest.TestCase):
             requests.encode_request(bytes(16), 1, 0, [commands.encode_enqueue(b"q", [b"in it"])])]))
         status = requests.NodeStatus(
             bytes(15) + b"\1", 77, 3, "leader", 4, 5, 6, 7, 0, 7, 0xABC, True, 0, "h:1", "h:1",
-            "0.1", [requests.MemberStatus(77, "h:1", True, True, 7, 0),
+            "0.1", [requests.MemberStatus(77, "h:1", True, True, 7, 0, False, 20, 90, 5),
                     requests.MemberStatus(78, "h:2", False, False, stays=True)],
-            6, 1, ["h:1", "h:3"])
+            6, 1, ["h:1", "h:3"], 150, 750, "it is slow")
         hello = requests.encode_hello(requests.Hello(1, bytes(16), 77, 3, 5, "h:1", 0xABC, 6, 5,
                                                      9, 2))
         peers = [encode_message(message) for message in (
@@ -155,8 +155,10 @@ class Kinds(unittest.TestCase):
                              "first held 1 commit 6 next 7 entries 1"),
             Kind.STATUS: (b"", "STATUS id 4"),
             Kind.STATUS_REPLY: (
-                requests.encode_status(status), "h:2 node 000000000000004e learner that stays "
-                "unreachable match 0 silent unknown] target h:1, h:3"),
+                requests.encode_status(status), 'heartbeat 150 ms election timeout 750 ms "it is '
+                'slow" members [h:1 node 000000000000004d voter reachable match 7 silent 0 ms '
+                "round trip 20 ms slow 90 ms lost 5 permille; h:2 node 000000000000004e learner "
+                "that stays unreachable match 0 silent unknown] target h:1, h:3"),
             Kind.JOIN: (joining.encode_join(77, "h:1", 3), "node 000000000000004d at h:1 as a "
                         "learner that stays returning"),
             Kind.JOIN_REPLY: (joining.encode_join_reply(b"c" * 16), "cluster 6363"),

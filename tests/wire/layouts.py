@@ -143,7 +143,8 @@ def _seal(at: int, start: int, stop: int | None = None, begun: int = 0):
     return seal
 
 
-MEMBER_FIELDS = ("node_id", "voter", "stays", "reachable", "match_index", "silent_ms", "address")
+MEMBER_FIELDS = ("node_id", "voter", "stays", "reachable", "match_index", "silent_ms", "rtt_ms",
+                 "rtt_slow_ms", "loss_permille", "address")
 _ONE_MEMBER = bytes(19) + b"\1\0\1" + bytes(4)      # a membership up to its first member
 KINDS = ((False, False), (True, False), (False, True))      # (voter, stays) by the kind of a member
 ENTRY = entries.encode_entry(7, 9, EntryKind.EMPTY, b"").data
