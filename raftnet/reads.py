@@ -173,13 +173,13 @@ class Reads:
         timing, floor = raft.timing, self._replica.config.raft.election_timeout_ms
         if timing.announced_ms:
             return "as the leader announced"
-        slowest = timing.bottleneck(raft.membership.voters)
-        if not slowest:
-            return ("the floor" if raft.election_timeout_ms <= floor
-                    else "the network was slower a moment ago")
-        link = timing.links[slowest]
+        link = timing.links.get(timing.bottleneck)
+        if raft.election_timeout_ms <= floor:
+            return "the floor"
+        if link is None or link.need_ms < raft.election_timeout_ms * 3 // 4:
+            return "the network was slower a moment ago"
         loss = f", {link.loss_permille / 10:g} % lost" if link.loss_permille else ""
-        return (f"round trips to {self._replica.address_of(slowest)} take {link.usual_ms} ms, "
+        return (f"round trips to {self._replica.address_of(timing.bottleneck)} take {link.usual_ms} ms, "
                 f"one in ten over {link.slow_ms} ms{loss}")
 
     def _member_status(self, member: Member) -> MemberStatus:

@@ -105,7 +105,7 @@ class Raft:
 
     @property
     def rtt_ms(self) -> int:
-        """The longest usual round trip to a peer."""
+        """The usual round trip to a quorum."""
         return self.timing.rtt_ms
 
     @property
@@ -215,7 +215,17 @@ class Raft:
     def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
         """A round trip to a peer, measured by a greeting."""
         if self.membership.member(node_id) is not None:
-            self.timing.sample(node_id, rtt_ms, self.now_ms, self.membership.voters)
+            self.timing.greeted(node_id, rtt_ms, self.now_ms)
+            self.judge_times()
+
+    def judge_times(self) -> None:
+        """Something was measured: heartbeat interval and election timeout may follow. A leader
+        counts those that it hears: what a dead node's link was like decides nothing."""
+        membership = self.membership
+        others = [n for n in membership.voters if n != self.node_id
+                  and (self.role is not Role.LEADER or changes.is_alive(self, n))]
+        self.timing.judge(self.now_ms, others,
+                          membership.quorum - membership.is_voter(self.node_id))
 
     def sign_of_life(self, node_id: int) -> None:
         """Part of a message came from that node: a leader whose large append crawls through a

@@ -1,16 +1,18 @@
 """Timing: heartbeat interval and election timeout, as the measured network asks for them.
 
 What is measured: round trips to each peer, by greetings on every node and by heartbeats on the
-leader, and the share of heartbeats that nobody answered. A node needs, for each voter it measured,
+leader, and the share of heartbeats that nobody answered. A link needs
 - twice the usual round trip (the median of the newest samples) and twice a slow one (one in ten is
   slower), so that an election ends before the next one begins: `4 * rtt` on a steady network;
 - enough heartbeats within a timeout that all of them are lost once in a thousand times at most.
-The largest of these, not below the floor of the configuration, is its election timeout. It grows at
-once and shrinks only after the need was small for a while, so that it does not swing.
+What the links to a quorum need, the best that there are, is the election timeout, not below the
+floor of the configuration: one slow node makes nobody else wait. It grows at once and shrinks only
+after the need was small for a while, in steps, so that it does not swing.
 
-The leader's is announced in every heartbeat, and followers take it over: they measure little
-themselves. So nodes agree without being configured alike; where they do not, an election is late or
-in vain, and nothing else: no promise and no read depends on these times. Integers only.
+The leader's is announced in every heartbeat (a follower behind a slower link is told what its own
+link needs), and followers take it over: they measure little themselves. So nodes agree without
+being configured alike; where they do not, an election is late or in vain, and nothing else: no
+promise and no read depends on these times. Integers only.
 """
 
 from collections import deque
@@ -20,7 +22,9 @@ from raftnet.config import RaftConfig
 SAMPLES_MAX = 32            # the newest of a peer
 BEATS_MAX = 64              # heartbeats without an answer that are remembered, of a peer
 SPACING_MS = 50             # closer samples tell the same: a backlog that was held up counts once
+GREETING_MS_MAX = 1_000     # a greeting is one sample, and may have waited for a lost packet
 SHRINK_AFTER_MS = 10_000    # the need must have been small for so long
+_SHRINK_HEARTBEATS = 3      # of the interval until now, a smaller timeout holds at least
 _STEP_MS = 100              # timeouts above the floor are multiples of this
 _LOSS_SHIFT = 5             # a heartbeat's weight in the share of lost ones: 1/32
 _ANNOUNCED_MS_MAX = 60_000  # another node may have other bounds, but no absurd ones
@@ -84,29 +88,27 @@ class Timing:
         self.heartbeat_ms = config.heartbeat_ms
         self.links: dict[int, Link] = {}        # by node id
         self.announced_ms = 0                   # by the leader that is followed; 0: not
-        self._announced_rtt_ms = 0              # and the round trip that it measured
+        self.rtt_ms = 0                         # usual round trip of the bottleneck
+        self.bottleneck = 0                     # whose link decides; 0: nobody's, or not known
         self._low_since_ms: int | None = None   # the need is small since then
         self._low_ms = 0                        # the largest of the small ones
-
-    @property
-    def rtt_ms(self) -> int:
-        """The longest usual round trip to a peer, measured here or by the leader."""
-        return max((link.usual_ms for link in self.links.values() if link.samples),
-                   default=self._announced_rtt_ms)
 
     def keep(self, members: set[int]) -> None:
         """Forget who is no member."""
         self.links = {node_id: link for node_id, link in self.links.items() if node_id in members}
 
-    def sample(self, node_id: int, rtt_ms: int, now_ms: int, voters: list[int]) -> None:
-        """A round trip was measured."""
+    def greeted(self, node_id: int, rtt_ms: int, now_ms: int) -> None:
+        """A greeting was answered."""
+        self.sample(node_id, min(rtt_ms, GREETING_MS_MAX), now_ms)
+
+    def sample(self, node_id: int, rtt_ms: int, now_ms: int) -> None:
+        """A round trip was measured; `judge` says what follows."""
         link = self.links.setdefault(node_id, Link())
         if link.samples and now_ms - link.sampled_ms < SPACING_MS:
             return
         link.sampled_ms = now_ms
         # A path that is broken for a while is no measure of the path.
         link.samples.append(min(rtt_ms, self._config.election_timeout_ms_max // 4))
-        self._follow(now_ms, voters)
 
     def connected(self, node_id: int) -> None:
         """A new connection: what was sent on the old one and not answered tells nothing."""
@@ -119,11 +121,11 @@ class Timing:
         if not beats or now_ms - beats[-1] >= SPACING_MS:
             beats.append(now_ms)
 
-    def beat_answered(self, node_id: int, sent_ms: int, now_ms: int, voters: list[int]) -> None:
+    def beat_answered(self, node_id: int, sent_ms: int, now_ms: int) -> None:
         """A heartbeat that was sent then is answered."""
         if node_id in self.links:
             self.links[node_id].answered(sent_ms)
-            self.sample(node_id, max(0, now_ms - sent_ms), now_ms, voters)
+            self.sample(node_id, max(0, now_ms - sent_ms), now_ms)
 
     def announcement(self, node_id: int) -> tuple[int, int]:
         """(election timeout, round trip) for that follower, which may be behind a slower link."""
@@ -136,8 +138,9 @@ class Timing:
     def follow(self, timeout_ms: int, rtt_ms: int) -> None:
         """The leader's announcement; what this node measured before it counts no more."""
         self.announced_ms = min(timeout_ms, _ANNOUNCED_MS_MAX)
-        self._announced_rtt_ms = rtt_ms
+        self.rtt_ms = rtt_ms
         self._low_since_ms = None
+        self.bottleneck = 0
         if self.links:
             self.links = {}
         self._set(max(self.announced_ms, self._config.election_timeout_ms))
@@ -146,34 +149,36 @@ class Timing:
         """This node leads: what it measures itself counts from now on."""
         self.announced_ms = 0
 
-    def bottleneck(self, voters: list[int]) -> int:
-        """The voter whose link asks for the most; 0: none asks for more than the floor."""
-        needs = [(self._need_ms(self.links[v]), v) for v in voters if v in self.links]
-        need_ms, node_id = max(needs, default=(0, 0))
-        return node_id if need_ms > self._config.election_timeout_ms else 0
-
-    def _need_ms(self, link: Link) -> int:
-        return max(_round_up(link.need_ms), link.beats_needed * self._config.heartbeat_ms)
-
-    def _follow(self, now_ms: int, voters: list[int]) -> None:
+    def judge(self, now_ms: int, voters: list[int], needed: int) -> None:
+        """Follow what was measured: `needed` of these voters, others than this node, decide."""
         config = self._config
-        need_ms = max((self._need_ms(self.links[v]) for v in voters if v in self.links), default=0)
+        needs = sorted((self._need_ms(self.links[v]), v) for v in voters
+                       if v in self.links and self.links[v].samples)
+        if not needs or needed <= 0:
+            return
+        need_ms, node_id = needs[min(needed, len(needs)) - 1]
+        self.bottleneck, self.rtt_ms = node_id, self.links[node_id].usual_ms
         need_ms = min(max(need_ms, config.election_timeout_ms), config.election_timeout_ms_max)
         if need_ms >= self.election_timeout_ms * 3 // 4:
             self._low_since_ms = None
-            self._set(max(need_ms, self.election_timeout_ms), voters)
+            self._set(max(need_ms, self.election_timeout_ms))
             return
         if self._low_since_ms is None:
             self._low_since_ms, self._low_ms = now_ms, 0
         self._low_ms = max(self._low_ms, need_ms)
         if now_ms - self._low_since_ms >= SHRINK_AFTER_MS:
-            self._low_since_ms = None
-            self._set(self._low_ms, voters)
+            # In steps: who was heard a heartbeat ago must not seem silent now.
+            self._set(max(self._low_ms, _SHRINK_HEARTBEATS * self.heartbeat_ms))
+            self._low_since_ms = now_ms - SHRINK_AFTER_MS + self.election_timeout_ms
 
-    def _set(self, timeout_ms: int, voters: list[int] = ()) -> None:
+    def _need_ms(self, link: Link) -> int:
+        return max(_round_up(link.need_ms), link.beats_needed * self._config.heartbeat_ms)
+
+    def _set(self, timeout_ms: int) -> None:
         config = self._config
-        beats = max((self.links[v].beats_needed for v in voters if v in self.links),
-                    default=_BEATS_AT_LOSS[0][0])
+        beats = _BEATS_AT_LOSS[0][0]
+        if self.bottleneck in self.links:
+            beats = self.links[self.bottleneck].beats_needed
         self.election_timeout_ms = timeout_ms
         self.heartbeat_ms = max(config.heartbeat_ms,
                                 min(timeout_ms // beats, config.heartbeat_ms_max))

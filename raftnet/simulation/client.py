@@ -25,6 +25,7 @@ _ANSWER_WAIT_MS = 1_500
 # A read's patience is drawn anew each time it is asked: some are asked of a leader that sleeps and,
 # while others go on with its successor, are still there when it wakes up.
 _READ_WAIT_MS_MIN, _READ_WAIT_MS_MAX = 300, 3_000
+_ROUND_TRIPS = 4                # of the network, that an answer may take beyond these
 _READ_ANYWHERE_PERCENT = 40     # of the reads are asked at a node drawn anew
 _BACKOFF_MS = 60
 _THINK_MS = 40
@@ -79,6 +80,7 @@ class SimulatedClient:
         self.acknowledged: dict[bytes, int] = {}    # message -> id, as told
         self.received: list[tuple[int, bytes]] = []     # (id, message), in order of the replies
         self.stopping = False
+        self.draining = False
         self.idle = False
         self._connection: _Connection | None = None
         self._request_ids = itertools.count(1)      # of all that is sent on one connection
@@ -156,7 +158,7 @@ class SimulatedClient:
 
     def drain(self) -> None:
         """Take what is left, a piece of each queue; nothing received: nothing is left."""
-        self.idle = False
+        self.idle, self.draining = False, True
         self._submit([Step(DEQUEUE, queue, count=_DRAIN_COUNT) for queue in QUEUES])
         self._send()
 
@@ -183,8 +185,12 @@ class SimulatedClient:
 
     def _die(self, progress: int) -> None:
         """The process ends, if it still waits: what it asked for is unknown for ever."""
-        if progress != self._progress or not self._busy:
-            return
+        if progress == self._progress and self._busy:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        if self.draining:
+            raise InvariantError("liveness: the queue is not drained within a minute")
         self._progress += 1
         self._unanswered.clear()
         self._read = None
@@ -212,7 +218,9 @@ class SimulatedClient:
             self._send_read()
         else:
             output = self.session.output(self.scheduler.now_ms / 1000)
-            assert not self.session.overdue, "a simulation's faults end before a minute is over"
+            if self.session.overdue:    # nothing is resent after a minute: unknown for ever
+                self._give_up()
+                return
             start = 0
             while start < len(output):      # the network carries single frames
                 end = (start + LENGTH_COUNTS_FROM
@@ -222,6 +230,7 @@ class SimulatedClient:
         progress = self._progress
         wait_ms = _ANSWER_WAIT_MS if self._read is None else self.scheduler.randint(
             _READ_WAIT_MS_MIN, _READ_WAIT_MS_MAX)
+        wait_ms += _ROUND_TRIPS * self.cluster.round_trip_ms
         self._later(wait_ms, lambda: self._alarm(progress))
 
     def _send_read(self) -> None:

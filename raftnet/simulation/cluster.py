@@ -8,6 +8,7 @@ Addresses and identities are apart: `nodes` has who is at an address now, `lost`
 data is gone, `holder` finds the node whose directory has an identity.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,7 +32,16 @@ from raftnet.wire.frames import Kind
 _PORT = 5001
 _RESTART_MS_MAX = 5_000
 _EVENTS_A_MOMENT_MAX = 50_000   # more, and time would stand still: they cause each other
-DURATION_MS = 30_000
+_USUAL_ROUND_TRIP_MS = 500
+DURATION_MS = 30_000            # of the faults; longer on a slow network
+# Networks as bad as people's, in the words of tc; the first is the assignment's.
+SLOW_NETWORKS = (
+    "delay 1000ms 50ms reorder 8% corrupt 5% duplicate 2% 5% loss 5%",
+    "delay 1000ms 50ms reorder 8% corrupt 5% duplicate 2% 5% loss 5%",
+    "delay 400ms 300ms loss 15% duplicate 5%",
+    "delay 100ms 20ms loss 30%",
+    "delay 20ms 5ms reorder 30% corrupt 2% duplicate 20% loss 10%")
+_SLOW_PERCENT = 12          # of the seeds
 _EMPTIED = "an emptied node never votes under its old id"
 
 
@@ -57,7 +67,11 @@ class SimulatedCluster:
         if network is not None:
             self.profile.network = network
         self.network = SimulatedNetwork(self.scheduler, self.profile.network)
-        self.faults = Faults(self, self.profile.faults, self.profile.fault_every_ms)
+        # On a slow network everything takes longer, what goes wrong too.
+        self.round_trip_ms = self.profile.network.round_trip_ms
+        self.slowness = 1 + self.round_trip_ms // _USUAL_ROUND_TRIP_MS
+        self.faults = Faults(self, self.profile.faults,
+                             self.profile.fault_every_ms * self.slowness)
         self.invariants = Invariants(self._ran_within)
         self.founders = count
         self.lost: set[int] = set()         # node ids whose data is gone
@@ -79,7 +93,11 @@ class SimulatedCluster:
             randint(0, 10) if chance(40) else 0 for _ in range(3)),
             corrupt=randint(0, 3) if chance(30) else 0)
         names = tuple(name for name in faults.KINDS if chance(60))
-        return Profile(network, randint(300, 4_000), names)
+        every_ms = randint(300, 4_000)
+        chosen = random.Random(f"network {self.seed}")  # of its own: the other draws stay as they are
+        if chosen.randrange(100) < _SLOW_PERCENT:
+            network = NetworkProfile.parse(chosen.choice(SLOW_NETWORKS))
+        return Profile(network, every_ms, names)
 
     # --- what faults do with the nodes
 
@@ -299,6 +317,6 @@ class SimulatedCluster:
     def run(self, faults_ms: int = DURATION_MS, steps: int | None = None) -> None:
         """Both phases. Raises InvariantError."""
         self.scheduler.after(self.scheduler.randint(200, 3_000), self.faults.begin)
-        self.run_until(faults_ms, steps)
+        self.run_until(faults_ms * self.slowness, steps)
         self.is_stuck = not Settling(self).run()
         self.invariants.check_histories(self.clients, drained=not self.is_stuck)

@@ -28,6 +28,11 @@ class NetworkProfile:
     reorder: float = 0.0        # these go without delay, and so overtake
     corrupt: float = 0.0
 
+    @property
+    def round_trip_ms(self) -> int:
+        """The longest of a frame that is not lost."""
+        return 2 * (self.delay_ms + self.jitter_ms)
+
     @classmethod
     def parse(cls, text: str) -> "NetworkProfile":
         """The words of tc's netem: `delay 1000ms 50ms reorder 8% corrupt 5% duplicate 2% loss 5%`.

@@ -45,7 +45,7 @@ class Link:
     """A connection that one node dialled and another accepted."""
 
     __slots__ = ("dialler", "acceptor", "address", "identity", "hello", "acceptor_id", "ready",
-                 "refused", "ended")
+                 "refused", "ended", "greeted_ms")
 
     def __init__(self, dialler: "SimulatedNode", acceptor: "SimulatedNode"):
         self.dialler = dialler
@@ -57,6 +57,7 @@ class Link:
         self.ready = False          # the dialler may send messages
         self.refused = False        # the dialler was told that it does not belong here
         self.ended = False          # nothing arrives any more, at either end
+        self.greeted_ms = 0         # when the newest greeting was sent
 
     def end(self) -> None:
         """Both ends lose it; what is on its way is gone."""
@@ -390,8 +391,10 @@ class SimulatedNode:
                 target.accepted.append(link)
             if link.refused:
                 again_ms = _REDIAL_AFTER_REFUSAL_MS
+            link.greeted_ms = self.scheduler.now_ms
             self._carry(link, self, Kind.HELLO,
                         requests.encode_hello(self.replica.greetings.hello()))
+            wait_ms = max(wait_ms, self.cluster.round_trip_ms)
         self._later(wait_ms, lambda: self._dial(address, again_ms))
 
     def _carry(self, link: "Link", sender: "SimulatedNode", kind: int, body: bytes) -> None:
@@ -475,7 +478,7 @@ class SimulatedNode:
         if link.ready:
             self._was_up.add(address)
         if link.ready or first and replica.greetings.joining is not None:
-            replica.peer_connected(address, hello, 1)
+            replica.peer_connected(address, hello, self.scheduler.now_ms - link.greeted_ms)
 
     def link_ended(self, link: "Link") -> None:
         """One of the connections ended."""

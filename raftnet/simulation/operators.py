@@ -11,6 +11,7 @@ from raftnet.wire.frames import Kind, encode_frame
 
 _ASKS_MAX = 8
 _PATIENCE_MS = 3_000        # then it is asked again, on another connection
+_ROUND_TRIPS = 4            # of the network, that an answer may take beyond it
 _WAIT_MS_MIN, _WAIT_MS_MAX = 50, 500
 _ASK_AGAIN = (ErrorCode.NOT_LEADER, ErrorCode.NOT_READY, ErrorCode.BUSY,
               ErrorCode.CHANGE_UNDER_WAY, ErrorCode.LEADERSHIP_LOST)
@@ -76,7 +77,8 @@ class SimulatedOperator:
             node.client_opened(asking)
             self.network.send(self.name, node.address, encode_frame(self._kind, 1, self._body),
                               lambda got: self._arrive(asking, got))
-        self._scheduler.after(_PATIENCE_MS, lambda: number == self._asks and self._ask(self._at))
+        patience_ms = _PATIENCE_MS + _ROUND_TRIPS * self._cluster.round_trip_ms
+        self._scheduler.after(patience_ms, lambda: number == self._asks and self._ask(self._at))
 
     def _arrive(self, asking: _Asking, frame) -> None:
         node = asking.node

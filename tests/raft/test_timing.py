@@ -6,11 +6,11 @@ import unittest
 from raftnet.config import RaftConfig
 from raftnet.raft.timing import SAMPLES_MAX, SHRINK_AFTER_MS, SPACING_MS, Timing
 
-VOTERS = [1, 2, 3]
-
 
 class Clocked:
     """A Timing of node 1, and the time of its clock."""
+
+    voters, needed = [2, 3], 1
 
     def __init__(self, **config):
         self.timing = Timing(RaftConfig(**config))
@@ -19,7 +19,8 @@ class Clocked:
     def samples(self, *rtts: int, peer: int = 2, every_ms: int = SPACING_MS) -> None:
         for rtt in rtts:
             self.now_ms += every_ms
-            self.timing.sample(peer, rtt, self.now_ms, VOTERS)
+            self.timing.sample(peer, rtt, self.now_ms)
+            self.judge()
 
     def beats(self, count: int, lost, rtt_ms: int = 1, peer: int = 2) -> None:
         """Heartbeats, of which those with a true `lost(number)` are never answered."""
@@ -27,7 +28,11 @@ class Clocked:
             self.now_ms += 100
             self.timing.beat_sent(peer, self.now_ms)
             if not lost(number):
-                self.timing.beat_answered(peer, self.now_ms, self.now_ms + rtt_ms, VOTERS)
+                self.timing.beat_answered(peer, self.now_ms, self.now_ms + rtt_ms)
+                self.judge()
+
+    def judge(self) -> None:
+        self.timing.judge(self.now_ms, self.voters, self.needed)
 
     @property
     def times(self) -> tuple[int, int]:
@@ -40,7 +45,7 @@ class TimingTest(unittest.TestCase):
         self.assertEqual(clocked.times, (500, 100))
         clocked.samples(*[1] * 40)
         self.assertEqual(clocked.times, (500, 100))
-        self.assertEqual(clocked.timing.bottleneck(VOTERS), 0)
+        self.assertEqual(clocked.timing.rtt_ms, 1)
 
     def test_steady_round_trips(self):
         """Four of them, in steps of 100 ms; five heartbeats in it, but one a second at least."""
@@ -70,19 +75,38 @@ class TimingTest(unittest.TestCase):
         for at in sent:
             clocked.timing.beat_sent(2, at)
         for at in sent:
-            clocked.timing.beat_answered(2, at, clocked.now_ms + 30_000, VOTERS)
+            clocked.timing.beat_answered(2, at, clocked.now_ms + 30_000)
+            clocked.judge()
         self.assertEqual(clocked.times, (500, 100))
 
-    def test_slowest_voter_counts(self):
-        """And no learner, and nobody who has left."""
+    def test_a_quorum_decides(self):
+        """The slowest of those that the quorum needs at best: no slower voter, no learner."""
         clocked = Clocked()
-        clocked.samples(200, 200)
-        clocked.samples(1000, peer=3)
-        clocked.samples(3000, peer=4)
-        self.assertEqual((*clocked.times, clocked.timing.rtt_ms), (4000, 800, 3000))
-        self.assertEqual(clocked.timing.bottleneck(VOTERS), 3)
-        clocked.timing.keep({2, 3})
-        self.assertEqual(clocked.timing.rtt_ms, 1000)
+        clocked.voters, clocked.needed = [2, 3, 4, 5], 2
+        for peer, rtt in ((2, 200), (3, 600), (4, 1000), (5, 1), (9, 3)):
+            clocked.samples(rtt, rtt, peer=peer)
+        clocked.samples(*[1] * 300, peer=5)     # the one slow sample is forgotten meanwhile
+        self.assertAlmostEqual(clocked.times[0], 800, delta=100)
+        self.assertEqual(clocked.timing.rtt_ms, 200)
+        self.assertEqual(clocked.timing.bottleneck, 2)
+        clocked.voters = [3, 4]             # the others are dead
+        clocked.judge()
+        self.assertEqual((*clocked.times, clocked.timing.rtt_ms), (4000, 800, 1000))
+        clocked.timing.keep({2, 3, 9})
+        self.assertEqual(set(clocked.timing.links), {2, 3, 9})
+
+    def test_one_voter_needs_nobody(self):
+        clocked = Clocked()
+        clocked.voters, clocked.needed = [], 0
+        clocked.samples(3000)               # to a learner
+        self.assertEqual(clocked.times, (500, 100))
+
+    def test_greetings_count_for_a_second_at_most(self):
+        """One sample, and its packet may have been lost: the true round trip is soon known."""
+        clocked = Clocked()
+        clocked.timing.greeted(2, 7000, 0)
+        clocked.judge()
+        self.assertEqual(clocked.times, (4000, 800))
 
     def test_loss(self):
         """Five heartbeats are enough up to a quarter lost; the timeout holds more of them then."""
@@ -151,9 +175,9 @@ class TimingTest(unittest.TestCase):
         leader = Clocked()
         leader.samples(10, peer=2)
         leader.samples(1000, peer=7)                        # a learner
-        self.assertEqual(leader.timing.announcement(2), (500, 1000))
+        self.assertEqual(leader.timing.announcement(2), (500, 10))
         self.assertEqual(leader.timing.announcement(7), (4000, 1000))
-        self.assertEqual(leader.timing.announcement(3), (500, 1000))    # not measured yet
+        self.assertEqual(leader.timing.announcement(3), (500, 10))      # not measured yet
 
     def test_announcements_stay_within_bounds(self):
         follower = Clocked()
@@ -174,6 +198,7 @@ class TimingTest(unittest.TestCase):
         """Whatever is measured: five heartbeats fit into a timeout, within the bounds."""
         chance = random.Random(5)
         clocked = Clocked()
+        before = 0
         for _ in range(5000):
             clocked.samples(chance.choice((1, 30, 900, 7000)), peer=chance.randint(2, 4),
                             every_ms=chance.choice((1, 60, 5000)))
@@ -181,6 +206,8 @@ class TimingTest(unittest.TestCase):
             timeout, heartbeat = clocked.times
             self.assertTrue(500 <= timeout <= 20_000 and 100 <= heartbeat <= 1000)
             self.assertLessEqual(5 * heartbeat, timeout)
+            self.assertGreaterEqual(timeout, 3 * before, "who was just heard seems silent")
+            before = heartbeat
 
 
 if __name__ == "__main__":

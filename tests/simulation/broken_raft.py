@@ -221,9 +221,9 @@ def _match_back(real):
 
 
 def _send_commit(real):
-    def make(term, leader_commit, read_round, sent_ms):
+    def make(term, leader_commit, *others):
         raft = _send_commit.leader
-        return real(term, raft.log.commit_index, read_round, sent_ms)
+        return real(term, raft.log.commit_index, *others)
     return make
 
 
