@@ -13,6 +13,8 @@ from zlib import crc32
 from raftnet.raft.entry import Entry, EntryKind, encode_entry
 from raftnet.raft.membership import Member, Membership, encode_membership
 
+# Without an answer for so long, a JOIN is asked again, beginning with the contact.
+PATIENCE_MS_MIN, PATIENCE_MS_MAX = 3_000, 60_000
 FOUNDING_TERM = 1       # entry 1 has it; the first election is for term 2
 
 
@@ -82,6 +84,7 @@ class Joining:
         self.flags = flags
         self.target = contact       # whom to ask now: the contact, or the leader it named
         self.asked = False          # a question is on its way to the target
+        self.patience_ms = PATIENCE_MS_MIN      # with which its answer is waited for
 
     def refused(self, leader: str) -> bool:
         """The target refused and named `leader` (or ""); whether another target was chosen."""
@@ -89,3 +92,9 @@ class Joining:
         changed = self.target != (leader or self.contact)
         self.target = leader or self.contact
         return changed
+
+    def unanswered(self) -> bool:
+        """No answer came in time, perhaps because the way is long: `refused`, and the next one is
+        waited for twice as long."""
+        self.patience_ms = min(2 * self.patience_ms, PATIENCE_MS_MAX)
+        return self.refused("")

@@ -21,7 +21,6 @@ from raftnet.wire.joining import (
 from raftnet.wire.requests import Hello
 
 JOIN_RETRY_MS = 200
-_JOIN_PATIENCE_MS = 3_000       # without an answer: ask again, beginning with the contact
 _CONFLICT_PATIENCE_MS = 3_000   # for founders to drop a cluster that was founded without this node
 _INVITE_EVERY_MS = 1_000        # those that `members --set` named and that are no members yet
 # A lone founder's log holds no more before its first client: a membership, and another with the
@@ -329,11 +328,11 @@ class Greetings:
         if asking.asked:
             if asking is self._moving:
                 asking.contact = self._next_contact(asking.contact)
-            if asking.refused(""):
+            if asking.unanswered():
                 replica.peers_changed = True
                 replica.actions.say("join", "no answer: asking %s", asking.target)
         asking.asked = True
-        self._ask_deadline_ms = replica.now_ms + _JOIN_PATIENCE_MS
+        self._ask_deadline_ms = replica.now_ms + asking.patience_ms
         replica.frames.append((asking.target, Kind.JOIN,
                                encode_join(replica.node_id, replica.address, asking.flags)))
 
@@ -402,7 +401,7 @@ class Greetings:
         elif kind == Kind.JOIN_REPLY:
             cluster_id = decode_join_reply(body)
             if self.joining is None:
-                self._ask_deadline_ms = replica.now_ms + _JOIN_PATIENCE_MS  # the log follows
+                self._ask_deadline_ms = replica.now_ms + asking.patience_ms     # the log follows
                 return
             replica.store.join(cluster_id)
             replica.actions.say("joined", "taken into cluster %s as node %016x",

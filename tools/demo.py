@@ -5,9 +5,13 @@ Six servers and one client: joining through a contact, heartbeats, requests thro
 leader and one more killed, an election among the remaining four, their return from their own files,
 and one log on all six. Each step says what it did and what it saw; exit 0 only if every step held.
 On failure the logs are kept, and the last line says where.
+
+With --netem all of it happens over a network that delays, loses, damages, doubles and reorders
+packets: by tc on the loopback where the kernel can do that, else on seven hosts of netem.py.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shlex
@@ -15,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -24,13 +29,17 @@ from raftnet.errors import RaftnetError
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.wire.address import PORT_MAX, parse_address
 from raftnet.wire.requests import NodeStatus
-from tools.processes import (READY_S, ROOT, LocalCluster, NodeProcess, check_digests, port_is_taken,
-                             wait_until)
+from tools.emulatednetwork import Network
+from tools.netem import TrafficControl, count_text
+from tools.processes import (READY_S, ROOT, STATUS_S, LocalCluster, NodeProcess, check_digests,
+                             port_is_taken, wait_until)
 
 NODES = 6
 QUORUM_RULE = "half-rounded-up-plus-one"
 QUEUE = "default"
 CLIENT_S = 30.0                 # until a client's command is answered
+BAD_NETWORK = "delay 1000ms 50ms reorder 8% corrupt 5% duplicate 2% 5% loss 5%"   # the assignment's
+PATIENCE_S = 900.0              # instead of all other limits, over a bad network
 FIRST, SECOND, THIRD = ["1", "2", "3", "s", "s"], ["t", "e", "r"], ["U", "W", "U"]
 DEQUEUED = ["1", "2"]
 
@@ -38,10 +47,14 @@ DEQUEUED = ["1", "2"]
 class Demo:
     """One demonstration; `run` raises RaftnetError at the first thing that does not hold."""
 
-    def __init__(self, cluster: LocalCluster, ctrl_c: bool):
+    def __init__(self, cluster: LocalCluster, ctrl_c: bool, is_bad: bool = False,
+                 counts: Callable[[], str] = lambda: ""):
         self._cluster = cluster
         self._ctrl_c = ctrl_c
-        self._began = time.monotonic()
+        self._ready_s = PATIENCE_S if is_bad else READY_S
+        self._client_s = PATIENCE_S if is_bad else CLIENT_S
+        self._counts = counts           # of packets, in words
+        self._began = self._step_began = time.monotonic()
         self._step = 0
         self._stopped: list[NodeProcess] = []
         self._before: dict[str, NodeStatus] = {}    # of those that are stopped, by address
@@ -66,13 +79,24 @@ class Demo:
         self.enqueue_at_returned()
         self.compare_logs()
         self.stop_all()
+        self.end_step()
 
     # --- the words
 
     def step(self, text: str) -> None:
         """Begin a step."""
+        if self._step:
+            self.end_step()
         self._step += 1
         print(f"\n{self._step}. {text}", flush=True)
+
+    def end_step(self) -> None:
+        """Say how long it took."""
+        now = time.monotonic()
+        counts = self._counts()
+        took = f"step {self._step} took {now - self._step_began:.1f} s"
+        self.saw(f"{took}; since the beginning {counts}" if counts else took)
+        self._step_began = now
 
     def saw(self, text: str) -> None:
         """Something that happened."""
@@ -86,11 +110,13 @@ class Demo:
 
     def mqclient(self, *words: str, expect: int = 0) -> tuple[list[str], str]:
         """Run the real mqclient; (lines of stdout, stderr)."""
+        if self._client_s != CLIENT_S:
+            words = ("--timeout", f"{self._client_s:g}", *words)
         print(f"            $ {shlex.join(['python3', 'mqclient.py', *words])}", flush=True)
         try:
             done = subprocess.run([sys.executable, os.path.join(ROOT, "mqclient.py"), *words],
                                   stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                                  timeout=2 * CLIENT_S)
+                                  timeout=2 * self._client_s)
         except subprocess.TimeoutExpired:
             raise RaftnetError(f"step {self._step}: mqclient did not end") from None
         for line in (done.stdout + done.stderr).splitlines():
@@ -102,12 +128,15 @@ class Demo:
 
     def enqueue(self, node: NodeProcess, messages: list[str]) -> list[int]:
         """Each message by a request of its own, to that node at first; the ids."""
-        with Client([node.address], CLIENT_S) as client:
+        with Client([node.address], self._client_s) as client:
             ids = []
             for message in messages:
                 ids.append(client.queue(QUEUE).enqueue(message))
                 self.saw(f'queue("{message}") sent to {node.address}: message {ids[-1]}')
             return ids
+
+    def _leader(self) -> NodeProcess:
+        return self._cluster.leader(self._ready_s)
 
     # --- the steps
 
@@ -118,13 +147,14 @@ class Demo:
         for place, node in enumerate(nodes):
             node.start()
             print(f"            $ {node.command_line}", flush=True)
-            node.wait_ready()
-            self._cluster.leader()
-            wait_until(lambda: self._is_voter(node), READY_S, f"{node.address} becomes a voter")
+            node.wait_ready(self._ready_s)
+            self._leader()
+            wait_until(lambda: self._is_voter(node), self._ready_s,
+                       f"{node.address} becomes a voter")
             role = "leads" if place == 0 else "was taken in and votes"
             self.saw(f"{node.address} (pid {node.pid}) {role}")
-        leader = self._cluster.leader()
-        status = leader.wait_ready()
+        leader = self._leader()
+        status = leader.wait_ready(self._ready_s)
         self.check(len(status.members) == NODES and all(m.voter for m in status.members),
                    f"{leader.address} leads {NODES} voters in term {status.term}")
 
@@ -140,18 +170,18 @@ class Demo:
 
     def see_heartbeats(self) -> None:
         """In every node's log."""
-        leader = self._cluster.leader()
+        leader = self._leader()
         self.step("Heartbeats on every node")
         for node in self._cluster.nodes:
             words = (f"heartbeat sent to {NODES - 1} nodes" if node is leader
                      else f"heartbeat received from leader {leader.address}")
-            line = wait_until(lambda: find_line(node, words), READY_S,
+            line = wait_until(lambda: find_line(node, words), self._ready_s,
                               f"{node.address} logs {words!r}")
             self.saw(line)
 
     def enqueue_through_redirect(self) -> None:
         """To a follower; the first one shown step by step."""
-        leader = self._cluster.leader()
+        leader = self._leader()
         follower = random.choice([n for n in self._cluster.nodes if n is not leader])
         self.step(f'queue("1") ("2") ("3") ("s") ("s") to {follower.address}, which does not lead')
         words = ("enqueue", "-q", QUEUE, FIRST[0])
@@ -166,23 +196,23 @@ class Demo:
 
     def check_redirected(self, node: NodeProcess) -> None:
         """That node's log must show it."""
-        line = wait_until(lambda: find_line(node, "NOT_LEADER"), READY_S,
+        line = wait_until(lambda: find_line(node, "NOT_LEADER"), self._ready_s,
                           f"{node.address} logs the redirect")
         self.saw(line)
 
     def stop_leader_and_another(self) -> None:
         """kill -9, or Ctrl-C."""
         cluster = self._cluster
-        leader = cluster.leader()
+        leader = self._leader()
         other = random.choice([node for node in cluster.nodes if node is not leader])
-        self._before = cluster.wait_settled()
+        self._before = cluster.wait_settled(self._ready_s)
         self._stopped = [leader, other]
         how = "Ctrl-C" if self._ctrl_c else "kill -9"
         self.step(f"{how} to the leader {leader.address} (pid {leader.pid}) and to "
                   f"{other.address} (pid {other.pid})")
         for node in self._stopped:
             if self._ctrl_c:
-                status = node.interrupt()
+                status = node.interrupt(self._ready_s)
                 self.check(status == 0, f"{node.address} ended with status {status}")
             else:
                 node.kill()
@@ -193,10 +223,10 @@ class Demo:
         """One of the remaining four leads."""
         self.step("Election among the remaining four; all four are needed under the rule "
                   f"{QUORUM_RULE}")
-        leader = self._cluster.leader()
+        leader = self._leader()
         took = time.monotonic() - self._stopped_at
         old_term = max(status.term for status in self._before.values())
-        status = leader.wait_ready()
+        status = leader.wait_ready(self._ready_s)
         self.check(leader not in self._stopped and status.term > old_term,
                    f"{leader.address} leads in term {status.term}, {took:.2f} s after the end of "
                    f"the leader of term {old_term}")
@@ -208,7 +238,7 @@ class Demo:
 
     def use_new_leader(self) -> None:
         """Two dequeues, three enqueues."""
-        leader = self._cluster.leader()
+        leader = self._leader()
         self.step(f'Two dequeues at the new leader {leader.address}, then queue("t") ("e") ("r")')
         for message in DEQUEUED:
             found, _ = self.mqclient("--no-redirect", "-s", leader.address, "dequeue", "-q", QUEUE)
@@ -224,7 +254,7 @@ class Demo:
             print(f"            $ {node.command_line}", flush=True)
             node.start()
         for node in self._stopped:
-            status = wait_until(lambda: self._caught_up(node), READY_S,
+            status = wait_until(lambda: self._caught_up(node), self._ready_s,
                                 f"{node.address} follows and has caught up")
             before = self._before[node.address]
             self.check(status.node_id == before.node_id and status.boot == before.boot + 1,
@@ -258,9 +288,9 @@ class Demo:
     def compare_logs(self) -> None:
         """request_log, everywhere."""
         cluster = self._cluster
-        leader = cluster.leader()
+        leader = self._leader()
         self.step(f"request_log from the leader {leader.address}")
-        statuses = cluster.wait_settled()
+        statuses = cluster.wait_settled(self._ready_s)
         log = self._log()
         for line in (line for entry in log for line in entry_lines(entry)):
             print(f"            {line}", flush=True)
@@ -280,13 +310,13 @@ class Demo:
                    f"the queue holds {' '.join(found)}")
 
     def _log(self, local: str | None = None) -> list[Entry]:
-        with Client([self._cluster.leader().address], CLIENT_S) as client:
+        with Client([self._leader().address], self._client_s) as client:
             return list(client.log(local=local))
 
     def stop_all(self) -> None:
         """Ctrl-C to all."""
         self.step("Ctrl-C to all servers")
-        self._cluster.stop()
+        self._cluster.stop(self._ready_s)
         self.check(all(node.exit_status == 0 for node in self._cluster.nodes),
                    "all ended with status 0")
 
@@ -300,23 +330,41 @@ def main(argv: list[str]) -> int:
     """Run it; gives the exit status."""
     arguments = _parser().parse_args(argv)
     cluster = None
-    try:
-        cluster = LocalCluster(NODES, arguments.port, arguments.data, founders=False)
-        _refuse_used(cluster)
-        print(f"{NODES} servers, 1 client; files and logs: {cluster.directory}", flush=True)
-        Demo(cluster, arguments.ctrl_c).run()
-    except (RaftnetError, OSError) as error:
-        kept = f"\nthe logs are kept: {cluster.keep()}/*.log" if cluster else ""
-        print(f"\nFAILED: {error}{kept}", flush=True)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped")
-        return 130
-    finally:
-        if cluster is not None:
-            cluster.close()
+    with contextlib.ExitStack() as stack:
+        try:
+            hosts, counts = _prepare_network(arguments.netem, stack)
+            is_slow = arguments.netem is not None and not hosts
+            cluster = stack.enter_context(LocalCluster(
+                NODES, arguments.port, arguments.data, founders=False, hosts=hosts[:NODES],
+                ask_inside=bool(hosts), status_s=PATIENCE_S if is_slow else STATUS_S))
+            _refuse_used(cluster)
+            print(f"{NODES} servers, 1 client; files and logs: {cluster.directory}", flush=True)
+            Demo(cluster, arguments.ctrl_c, arguments.netem is not None, counts).run()
+        except (RaftnetError, OSError) as error:
+            kept = f"\nthe logs are kept: {cluster.keep()}/*.log" if cluster else ""
+            print(f"\nFAILED: {error}{kept}", flush=True)
+            return 1
+        except KeyboardInterrupt:
+            print("\nstopped")
+            return 130
     print("\nall steps held")
     return 0
+
+
+def _prepare_network(profile: str | None, stack: contextlib.ExitStack):
+    """([hosts] and the packets counted so far in words), set up until the stack's end."""
+    if profile is None:
+        return [], lambda: ""
+    try:
+        control = stack.enter_context(TrafficControl("lo", profile))
+    except RaftnetError as error:
+        print(f"no tc: {str(error).split(';')[0]}")
+        network = stack.enter_context(Network(NODES + 1, profile))
+        stack.enter_context(network.hosts[NODES].inside())      # the client's host is the last
+        print(f"{NODES + 1} hosts, joined by an emulated network: {profile}")
+        return network.hosts, lambda: count_text(network.counts())
+    print(f"tc on this machine's loopback: {profile}")
+    return [], control.counts
 
 
 def _refuse_used(cluster: LocalCluster) -> None:
@@ -334,6 +382,9 @@ def _parser() -> argparse.ArgumentParser:
         "this machine. Exit status 0 only if every step held.")
     parser.add_argument("--ctrl-c", action="store_true",
                         help="stop the leader and another with Ctrl-C, not with kill -9")
+    parser.add_argument("--netem", metavar="PROFILE", nargs="?", const=BAD_NETWORK,
+                        help="over a bad network, in tc's words; needs root, and takes minutes "
+                        f"(default: {BAD_NETWORK.replace('%', '%%')})")
     parser.add_argument("--port", metavar="PORT", type=_port, default=0,
                         help="of the first server, the others follow (default: free ones)")
     parser.add_argument("--data", metavar="DIR",

@@ -12,6 +12,9 @@ Linux they are killed when the main thread that started them ends.
         leader.kill()                           # kill -9
         ...
         leader.start()                          # the same command line again
+
+With `hosts` the nodes run on hosts of an emulated network (netem.py); whoever asks them anything
+must be inside one of its hosts too.
 """
 
 import contextlib
@@ -27,7 +30,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from raftnet.client.connection import clock
 from raftnet.client.link import ask_node
@@ -35,10 +38,12 @@ from raftnet.errors import RaftnetError
 from raftnet.wire.address import parse_address
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import NodeStatus, decode_status
+from tools.emulatednetwork import Host
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NODE_PROGRAM = os.path.join(ROOT, "node.py")
 HOST = "127.0.0.1"
+HOST_PORT = 5001            # of a node on a host of its own
 READY_S = 20.0              # until a started node answers, or a cluster has a leader
 STOP_S = 20.0               # until a node has stopped after SIGINT; then it is killed
 STATUS_S = 1.0              # until a node answers STATUS
@@ -102,13 +107,17 @@ class NodeProcess:
     """One node.py and its command line; may be started again and again.
 
     `arguments`: what follows `node.py`, the address included. `log_path`: its output is appended
-    there. A context manager that kills.
+    there. `host`: where it runs in an emulated network. A context manager that kills.
     """
 
-    def __init__(self, address: str, arguments: list[str], log_path: str):
+    def __init__(self, address: str, arguments: list[str], log_path: str,
+                 host: Host | None = None):
         self.address = address
         self.arguments = arguments
         self.log_path = log_path
+        self.host = host
+        self.ask_inside = False         # `status` asks from its own host, whatever the links do
+        self.status_s = STATUS_S        # until it answers STATUS
         self._process: subprocess.Popen | None = None
         self._log_start = 0             # where the log of the newest start begins
 
@@ -129,7 +138,8 @@ class NodeProcess:
     @property
     def command_line(self) -> str:
         """The command as it is typed into a shell, in any folder."""
-        return shlex.join(["python3", NODE_PROGRAM, *self.arguments])
+        enter = [] if self.host is None else ["nsenter", f"--net={self.host.path}"]
+        return shlex.join([*enter, "python3", NODE_PROGRAM, *self.arguments])
 
     @property
     def pid(self) -> int | None:
@@ -153,11 +163,12 @@ class NodeProcess:
         assert not self.running, f"{self.address} runs already, pid {self.pid}"
         # Elsewhere than in the main thread, the end of that thread would count as the parent's.
         tie = _LIBC is not None and threading.current_thread() is threading.main_thread()
-        with open(self.log_path, "ab") as log:
+        inside = contextlib.nullcontext() if self.host is None else self.host.inside()
+        with open(self.log_path, "ab") as log, inside:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=_die_with_parent if tie else None)
+                start_new_session=True, preexec_fn=die_with_parent if tie else None)
         return self
 
     def kill(self) -> None:
@@ -197,11 +208,13 @@ class NodeProcess:
 
     # --- what it says
 
-    def status(self, timeout_s: float = STATUS_S) -> NodeStatus | None:
+    def status(self, timeout_s: float = 0.0) -> NodeStatus | None:
         """Its STATUS; None where it gives none in time."""
+        inside = self.host.inside() if self.ask_inside else contextlib.nullcontext()
         try:
-            return decode_status(ask_node(self.address, Kind.STATUS, b"", Kind.STATUS_REPLY,
-                                          clock() + timeout_s))
+            with inside:
+                return decode_status(ask_node(self.address, Kind.STATUS, b"", Kind.STATUS_REPLY,
+                                              clock() + (timeout_s or self.status_s)))
         except RaftnetError:
             return None     # down, starting or suspended: the caller sees that it said nothing
 
@@ -231,18 +244,30 @@ class NodeProcess:
 class LocalCluster:
     """Nodes on loopback, by default `count` founders with `--cluster`.
 
-    `port`: of the first node, the others follow; 0: any free ones. `data`: where their directories
-    and logs go, `DIR/127.0.0.1-5001` and `DIR/5001.log`; None: a temporary directory, removed by
-    `close`. `arguments`: further ones for every node. With `founders` False the nodes are only
-    those of `add`. A context manager that kills all.
+    `port`: of the first node, the others follow; 0: any free ones. `hosts`: `count` hosts of an
+    emulated network instead, each with a node at port 5001, and `--insecure`; `ask_inside`: each
+    is asked from its own host, at once over the worst links, and while it is cut off (it may still
+    say then that it leads). `data`: where directories and logs go, `DIR/127.0.0.1-5001` and
+    `DIR/5001.log` (`DIR/10.77.0.1-5001.log`); None: a temporary directory, removed by `close`.
+    `arguments`: further ones for every node. `status_s`: how long one may take to say its status.
+    With `founders` False the nodes are only those of `add`. A context manager that kills all.
     """
 
     def __init__(self, count: int = 3, port: int = 0, data: str | None = None,
-                 arguments: Iterable[str] = (), founders: bool = True):
-        ports = list(range(port, port + count)) if port else free_ports(count)
-        self.addresses = [f"{HOST}:{each}" for each in ports]
-        self.arguments = list(arguments)
+                 arguments: Iterable[str] = (), founders: bool = True,
+                 hosts: Sequence[Host] = (), ask_inside: bool = False,
+                 status_s: float = STATUS_S):
+        self.addresses = [f"{host.address}:{HOST_PORT}" for host in hosts]
+        assert len(self.addresses) in (0, count) and not (hosts and port), (count, port, hosts)
+        if not hosts:
+            ports = range(port, port + count) if port else free_ports(count)
+            self.addresses = [f"{HOST}:{each}" for each in ports]
+        self._hosts = {address: host for host in (hosts[0].network.hosts if hosts else ())
+                       for address in (host.address, host.address6)}
+        self.arguments = [*arguments, *(["--insecure"] if hosts else [])]
         self.nodes: list[NodeProcess] = []
+        self._ask_inside = ask_inside
+        self._status_s = status_s
         self._temporary = data is None
         self.directory = tempfile.mkdtemp(prefix="raftnet-") if data is None else (
             os.path.abspath(data))
@@ -259,10 +284,13 @@ class LocalCluster:
         self.close()
 
     def add(self, address: str, arguments: list[str]) -> NodeProcess:
-        """One more node, not yet started; `arguments` of node.py, without --data."""
-        port = parse_address(address)[1]
+        """One more node, not yet started; `arguments` of node.py, without --data. With `hosts` it
+        runs on the host with that address, any of their network."""
+        name, port = parse_address(address)
+        log = f"{self.data_of(address)}.log" if self._hosts else f"{self.directory}/{port}.log"
         node = NodeProcess(address, [*arguments, *self._data_arguments(address), *self.arguments],
-                           os.path.join(self.directory, f"{port}.log"))
+                           log, self._hosts[name] if self._hosts else None)
+        node.ask_inside, node.status_s = self._ask_inside, self._status_s
         self.nodes.append(node)
         return node
 
@@ -381,6 +409,6 @@ def check_digests(statuses: Iterable[NodeStatus]) -> None:
                 f"{other.digest:08x}, {status.address} {status.digest:08x}")
 
 
-def _die_with_parent() -> None:
-    """In the child, before node.py: SIGKILL when the thread that started it ends."""
+def die_with_parent() -> None:
+    """For preexec_fn, on Linux: SIGKILL when the thread that started the child ends."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
