@@ -189,6 +189,12 @@ class Replica:
             self.raft.observe_rtt(hello.node_id, rtt_ms)
             self.raft.peer_connected(hello.node_id)
 
+    def peer_identified(self, node_id: int) -> None:
+        """That peer has dialled us anew: what it had said or was saying on the old connection is
+        lost, its acknowledgements too."""
+        if self.raft is not None:
+            self.raft.peer_connected(node_id)
+
     def sign_of_life(self, node_id: int) -> None:
         """Bytes of a frame that is not complete yet came from that peer."""
         self.greetings.heard(node_id)

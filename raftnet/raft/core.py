@@ -206,7 +206,7 @@ class Raft:
                 0, self.config.retry_after_gone_ms_min)
 
     def peer_connected(self, node_id: int) -> None:
-        """A new connection to that node: what was on its way on the old one is lost."""
+        """A new connection to or from that node: what was on its way on the old one is lost."""
         self.timing.connected(node_id)
         progress = self.progress.get(node_id)
         if progress is not None:

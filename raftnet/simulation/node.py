@@ -457,7 +457,9 @@ class SimulatedNode:
                 return
             link.hello, link.refused = hello, False
             if hello.cluster_id == self.replica.cluster_id and any(hello.cluster_id):
-                link.identity = hello.node_id
+                if link.identity != hello.node_id:
+                    link.identity = hello.node_id
+                    self.replica.peer_identified(hello.node_id)
                 self.met[hello.node_id] = hello.boot, hello.process
             self._carry(link, self, Kind.HELLO_REPLY,
                         requests.encode_hello(self.replica.greetings.hello()))
