@@ -78,11 +78,15 @@ class NetConfig:
     output_bytes_max: int = 32 * MIB        # a peer that reads slower than this is dropped
     output_pause_bytes: int = 4 * MIB       # above it, nothing more is read from that client
     connections_max: int = 4_000
-    dial_timeout_ms: int = 3_000
-    dial_backoff_ms_min: int = 50
+    dial_timeout_ms: int = 3_000            # to connect and be greeted; more where that was slow
+    dial_timeout_ms_max: int = 30_000
+    dial_backoff_ms_min: int = 4            # a dying process may listen a moment longer than it
+                                            # holds its connections
     dial_backoff_ms_max: int = 2_000
     half_closed_ms: int = 5_000             # answers to a client that sends no more take no longer
     listen_backlog: int = 512
+    look_ups_max: int = 16                  # names looked up at a time, a thread each
+    addresses_max: int = 8                  # of one name, tried by one dial
 
 
 @dataclass(slots=True)

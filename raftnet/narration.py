@@ -11,6 +11,17 @@ def _name(replica, node_id: int) -> str:
     return member.address if member is not None else f"node {node_id:016x}"
 
 
+def narrate_times(replica, told: tuple[int, int]) -> tuple[int, int]:
+    """Heartbeat interval and election timeout, where they are others than those told last; gives
+    those told now."""
+    raft = replica.raft
+    times = raft.heartbeat_ms, raft.election_timeout_ms
+    if times != told:
+        replica.actions.say("times", "a heartbeat every %d ms, an election timeout of %d to %d ms: "
+                            "%s", times[0], times[1], 2 * times[1], replica.reads.timing_text())
+    return times
+
+
 def narrate_received(replica, sender: int, message: Message) -> None:
     """A message that came in."""
     say = replica.actions.say

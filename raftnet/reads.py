@@ -165,9 +165,9 @@ class Reads:
                           replica.address, replica.leader_address, VERSION, members,
                           log.membership_index, membership.state_version,
                           list(membership.target), raft.heartbeat_ms, raft.election_timeout_ms,
-                          self._timing_text())
+                          self.timing_text())
 
-    def _timing_text(self) -> str:
+    def timing_text(self) -> str:
         """Why heartbeat interval and election timeout are as they are."""
         raft = self._replica.raft
         timing, floor = raft.timing, self._replica.config.raft.election_timeout_ms
@@ -179,8 +179,9 @@ class Reads:
         if link is None or link.need_ms < raft.election_timeout_ms * 3 // 4:
             return "the network was slower a moment ago"
         loss = f", {link.loss_permille / 10:g} % lost" if link.loss_permille else ""
-        return (f"round trips to {self._replica.address_of(timing.bottleneck)} take {link.usual_ms} ms, "
-                f"one in ten over {link.slow_ms} ms{loss}")
+        where = self._replica.address_of(timing.bottleneck)
+        return (f"round trips to {where} take {link.usual_ms} ms, one in ten over {link.slow_ms} "
+                f"ms{loss}")
 
     def _member_status(self, member: Member) -> MemberStatus:
         replica = self._replica

@@ -23,7 +23,7 @@ from raftnet.errors import ChangeRefusedError, ErrorCode
 from raftnet.gateway import Answer, Gateway
 from raftnet.greetings import JOIN_RETRY_MS, NO_CLUSTER, Greetings
 from raftnet.machine.machine import Machine
-from raftnet.narration import narrate_received, narrate_sent
+from raftnet.narration import narrate_received, narrate_sent, narrate_times
 from raftnet.net.messages import decode_message
 from raftnet.raft.core import Raft
 from raftnet.raft.entry import Entry, EntryKind
@@ -105,6 +105,7 @@ class Replica:
         self._founded = False           # a membership that says so is committed
         self._led_term = 0              # > 0: this node leads in that term, and the gateway is open
         self._seen: tuple = ()          # role, term and leader as last told
+        self._times = (config.raft.heartbeat_ms, config.raft.election_timeout_ms)   # as last told
         self._orphans_deadline_ms: int | None = None
         self.time: ReplicatedTime | None = None
         if store.cluster_id is not None:
@@ -197,8 +198,8 @@ class Replica:
 
     def sign_of_life(self, node_id: int) -> None:
         """Bytes of a frame that is not complete yet came from that peer."""
-        self.greetings.heard(node_id)
         if self.raft is not None:
+            self.greetings.heard(node_id)
             self.raft.sign_of_life(node_id)
 
     def peer_gone(self, address: str) -> None:
@@ -373,6 +374,7 @@ class Replica:
                 self._take(ready, turn)
                 self._tell_state()
             self._address_messages(turn)
+            self._times = narrate_times(self, self._times)
             self.reads.answer()
             self.admission.tick()
         turn.answers, self.gateway.answers = self.gateway.answers, []

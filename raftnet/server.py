@@ -5,27 +5,26 @@ disk, let the clock take effect, then `Replica.turn()`, and do what it says in i
 the disk job, replies. If `_turn` stays this short, the design is intact.
 """
 
-import errno
 import gc
 import random
 import resource
 import signal
-import socket
 import sys
 import time
 
 from raftnet.actions import ERROR, WARNING, ActionLog
 from raftnet.config import Config
-from raftnet.errors import ErrorCode, MalformedError, RaftnetError, StorageError
+from raftnet.errors import ErrorCode, FrameError, MalformedError, RaftnetError, StorageError
 from raftnet.gateway import ERROR_TEXT_MAX
 from raftnet.net.connection import Connection
 from raftnet.net.loop import READ, Loop
 from raftnet.net.peers import Peer, Peers
+from raftnet.net.sockets import bear_silence, listen
 from raftnet.replica import Replica, Start, Turn
 from raftnet.storage.store import Store
 from raftnet.storage.worker import DiskWorker
 from raftnet.wire import requests
-from raftnet.wire.address import check_address, format_address, parse_address
+from raftnet.wire.address import check_address, format_address
 from raftnet.wire.frames import PEER_KINDS_FROM, VERSION, Kind
 
 SWITCH_INTERVAL_S = 0.0002      # the disk thread must get the interpreter back at once
@@ -35,9 +34,6 @@ _DRAIN_MS_MAX = 100
 _DESCRIPTORS_MAX = 8_192        # as many as the system's default lets every program have
 _OWN_DESCRIPTORS = 64           # files, listener, connections to peers
 _STOP_WAIT_S = 10.0
-# A connection of a node whose machine went down without a word ends by itself: until then a second
-# process of that node is taken for an impostor. (option, value) where the system has it.
-_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5))
 
 
 class Server:
@@ -56,7 +52,7 @@ class Server:
         self._began = time.monotonic()
         self._stopping = False
         self._hand_over_deadline_ms: int | None = None
-        self._listener = _listen(bind or start.address, config.net.listen_backlog)
+        self._listener = listen(bind or start.address, config.net.listen_backlog)
         self._loop.watch(self._listener, READ, self._accept)
         self._connections_max = min(config.net.connections_max, _descriptors() - _OWN_DESCRIPTORS)
         self.replica = Replica(config, store, start, random.SystemRandom().randint, actions)
@@ -65,6 +61,8 @@ class Server:
         self._peers = Peers(self, self._loop, config.net, self._dirty, self._dialled_frames)
         self._worker = DiskWorker(store, self._loop.wake)
         self._done = 0
+        self._election_timeout_ms = 0       # that the connections' patience follows
+        self.damaged_frames = 0             # since the start, on any connection
 
     def now_ms(self) -> int:
         """Milliseconds since this server began, of a clock that never goes back."""
@@ -172,6 +170,8 @@ class Server:
         self._do(replica.turn())
         if replica.stop_reason:
             raise RaftnetError(replica.stop_reason)
+        if replica.raft is not None:
+            self._set_patience(replica.raft.election_timeout_ms)
         self._peers.tick(self.now_ms())
         if self._half_closed:
             self._close_overdue()
@@ -192,6 +192,15 @@ class Server:
             self._worker.submit(job)
         for connection, request_id, kind, body in turn.answers:
             connection.send(kind, request_id, body)
+
+    def _set_patience(self, election_timeout_ms: int) -> None:
+        """Connections bear silence as long as elections are long."""
+        if election_timeout_ms == self._election_timeout_ms:
+            return
+        self._election_timeout_ms = election_timeout_ms
+        self._peers.set_patience(election_timeout_ms)
+        for connection in self._peer_of.values():
+            bear_silence(connection.sock, election_timeout_ms)
 
     def _flush(self) -> None:
         while self._dirty:
@@ -284,7 +293,19 @@ class Server:
             return
         error = connection.reader.error
         if error is not None:
-            self._refuse(connection, 0, error.code, str(error))
+            self._refuse(connection, 0, error.code, self.describe_damage(error))
+        elif frames:
+            connection.heard_ms = replica.now_ms
+        else:
+            # A part of a large one: without this, an append over a slow link would look like death.
+            replica.sign_of_life(connection.identity)
+
+    def describe_damage(self, error: FrameError) -> str:
+        """In words, what is wrong with a frame that came; damaged ones are counted."""
+        if error.code != ErrorCode.BAD_FRAME:
+            return str(error)
+        self.damaged_frames += 1
+        return f"{error} (damaged frame number {self.damaged_frames} since the start)"
 
     def _refuse(self, connection: Connection, request_id: int, code: ErrorCode, text: str) -> None:
         """Say why, then close: what follows on this connection cannot be trusted."""
@@ -340,15 +361,26 @@ class Server:
         """A peer of our cluster; a newer connection of it replaces an older one."""
         older = self._peer_of.get(hello.node_id)
         connection.identity = hello.node_id
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE:
-            if hasattr(socket, name):
-                connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        bear_silence(connection.sock, self._election_timeout_ms)
         self._peer_of[hello.node_id] = connection
-        if older is not None and older is not connection:
+        if older is connection:
+            return
+        self.replica.peer_identified(hello.node_id)
+        if older is not None:
             older.close("replaced by a newer connection of the same node")
-        elif older is None:
+        else:
             self.actions.say("connect", "%s has connected", hello.address)
+
+    def heard_ms(self, node_id: int) -> int:
+        """When the last complete frame came from that peer; 0: none on this connection."""
+        connection = self._peer_of.get(node_id)
+        return connection.heard_ms if connection is not None else 0
+
+    def peer_silent(self, node_id: int) -> None:
+        """Peers: nothing was answered for long. Its answers may be what is stuck."""
+        connection = self._peer_of.get(node_id)
+        if connection is not None:
+            connection.close("no whole frame came for long")
 
     # --- dialled connections
 
@@ -378,25 +410,3 @@ def _descriptors() -> int:
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return max(soft, wanted)
-
-
-def _listen(address: str, backlog: int) -> socket.socket:
-    """A listening socket; raises RaftnetError with one clear line."""
-    host, port = parse_address(address)
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
-        raise RaftnetError(f"cannot listen at {address}: {error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(backlog)
-    except OSError as error:
-        listener.close()
-        what = ("another process listens there; stop it or choose another address"
-                if error.errno == errno.EADDRINUSE else error.strerror)
-        raise RaftnetError(f"cannot listen at {address}: {what}") from error
-    listener.setblocking(False)
-    return listener

@@ -17,6 +17,7 @@ from raftnet.wire.frames import FrameReader, Kind
 
 READ_BYTES = 256 * 1024
 NO_CLUSTER = bytes(16)
+_GREETING_FACTOR = 4        # times what connecting took: a packet may be lost, and sent again
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -29,21 +30,33 @@ class Connection:
     """A greeted connection. `cluster_id` is the node's, 16 bytes, zeros while it has none.
 
     Dialling raises OSError or FrameError where there is no node to talk to in time, MalformedError
-    for an address that is none, RefusedError where the node speaks another protocol version.
+    for an address that is none, RefusedError where the node speaks another protocol version. With
+    `dial_s`, connecting takes no longer than that, and the greeting neither, or as long as some
+    times what connecting took: a path of seconds, once it has shown itself, is waited for.
+    `round_trip_s`: what the greeting took.
     """
 
-    def __init__(self, address: str, deadline: float):
+    def __init__(self, address: str, deadline: float, dial_s: float | None = None):
         self.address = address
+        self.round_trip_s = 0.0
         self.cluster_id = NO_CLUSTER
         self._reader = FrameReader()
         self._early: list[tuple[int, int, bytes]] = []  # frames that came with the greeting
+        began = clock()
+        limit = _remaining(deadline)
         try:
-            self._socket = socket.create_connection(parse_address(address), _remaining(deadline))
+            self._socket = socket.create_connection(
+                parse_address(address), limit if dial_s is None else min(limit, dial_s))
         except UnicodeError as error:   # what the encoding of host names says of a..b
             raise MalformedError(f"{address} is no address: {error}") from error
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected = clock()
+            if dial_s is not None:
+                greet_s = max(dial_s, _GREETING_FACTOR * (connected - began))
+                deadline = min(deadline, connected + greet_s)
             self._greet(deadline)
+            self.round_trip_s = clock() - connected
         except BaseException:
             self._socket.close()
             raise
@@ -72,10 +85,14 @@ class Connection:
         self.cluster_id = node.cluster_id
         self._early = received[1:]
 
-    def send(self, data: bytes, deadline: float) -> None:
-        """Send all of it; raises OSError (TimeoutError after the deadline)."""
-        self._socket.settimeout(_remaining(deadline))
-        self._socket.sendall(data)
+    def send(self, data: bytes, deadline: float, stall_s: float | None = None) -> None:
+        """Send all of it; raises OSError (TimeoutError after the deadline, or when `stall_s`
+        seconds have passed without a single byte taken by the other side's system or ours)."""
+        left = memoryview(data)
+        while left:
+            limit = _remaining(deadline)
+            self._socket.settimeout(limit if stall_s is None else min(limit, stall_s))
+            left = left[self._socket.send(left):]
 
     def receive(self, deadline: float) -> list[tuple[int, int, bytes]]:
         """Frames (kind, request id, body) as they come, [] where only part of one came.

@@ -1,8 +1,13 @@
-"""The way to whoever leads: redirects, back-off, reconnecting, the pinned cluster id.
+"""The way to whoever leads: redirects, pauses, reconnecting, the pinned cluster id.
 
 Rules: an exchange (a ClientSession, or one read) says what to send and judges what comes; the link
 decides where it goes and when again. Everything ends at the exchange's deadline with a
-NoAnswerError. Blocking; one thread.
+NoAnswerError. How long a single step may take is patience.py's affair. Blocking; one thread.
+
+Finding the new leader after a failure: a connection that ended is left for the next node at once; a
+node that does not lead is left for the leader that it names, or asked again, soon and then more
+rarely, as it will hear who is elected. A pause is a part of the time that the trouble lasts
+already, so it never makes an outage much longer, and thousands of clients ask rarely in a long one.
 """
 
 import random
@@ -10,6 +15,7 @@ import time
 
 from raftnet.client import connection as connections
 from raftnet.client.connection import Connection, clock, describe_os_error
+from raftnet.client.patience import QUIET_S_MAX, Patience
 from raftnet.client.session import RETRY_ELSEWHERE, RETRY_HERE, Refusal
 from raftnet.errors import (ErrorCode, ERROR_MEANING, FrameError, MalformedError, NoAnswerError,
                             RefusedError)
@@ -17,17 +23,24 @@ from raftnet.wire import frames, requests
 from raftnet.wire.address import parse_address
 from raftnet.wire.frames import Kind
 
-PAUSE_S_MIN = 0.01          # before the next node is asked, doubling with each round of all
+PAUSE_S_MIN = 0.002         # between two tries
 PAUSE_S_MAX = 0.5
-RETRY_S_MIN = 0.005         # before the same node is asked again, doubling to PAUSE_S_MAX
-DIAL_S_MIN = 3.0            # a node that does not greet in that time is passed over
-QUIET_S_MIN = 3.0           # silence after which the node is asked for a sign of life, and again
-PATIENCE_S_MAX = 15.0       # both double up to this: round trips may take seconds
+_PAUSE_PART = 4             # a pause is this part of the time that the trouble lasts
+STAY_S = 0.25               # a node that knows no leader for so long may be the one that is cut off
+AVOID_S = 1.0               # a node that was silent is not gone to again that soon
+LOOK_S = 10.0               # how often a node in use tells its members, and shows the round trip
+LOOK_S_FIRST = 1.0          # a client that lives shorter never asks
+_LEARNED_MAX = 64           # members that are not among the given servers
 _PROBE_ID = 0               # request id of the sign of life; exchanges number from 1
+_PROBE = frames.encode_frame(Kind.STATUS, _PROBE_ID, b"")
 
 
 class Link:
-    """A connection to the leader, made anew as often as needed."""
+    """A connection to the leader, made anew as often as needed.
+
+    `servers`: where to begin; without `redirect` the only ones. The members that a node in use
+    names are tried too, so that one address is enough to outlive that node.
+    """
 
     def __init__(self, servers: list[str], redirect: bool = True):
         if not servers:
@@ -38,11 +51,18 @@ class Link:
         self.redirect = redirect
         self.cluster_id = connections.NO_CLUSTER    # pinned at the first sight
         self.connection: Connection | None = None
-        self._next_server = 0
-        self._target: str | None = None     # where a redirect sends us, else the next server
-        self._failures = 0                  # since the last answer
-        self._patience = 1.0                # factor on DIAL_S_MIN and QUIET_S_MIN
-        self._retries = 0                   # RETRY_HERE since the last answer
+        self.patience = Patience()
+        self._learned: list[str] = []           # members that are not among the servers
+        self._left: dict[str, float] = {}       # address -> when it failed or was left last
+        self._avoided: dict[str, float] = {}    # address -> until when no redirect is followed
+        self._target: str | None = None     # where a redirect sends us, else the one left longest
+        self._trouble_since: float | None = None    # the first failure since the last answer
+        self._steps = 0                     # failures and redirects since the last pause
+        self._arrived = 0.0                 # when the connection was made
+        self._probed = False                # a sign of life was asked for, and has not come
+        self._probed_at: float | None = None    # when; None: it is no measure any more
+        self._quiet_factor = 1.0            # signs of life came, and nothing else
+        self._look_at = clock() + LOOK_S_FIRST
         self._problem = ""                  # the newest, for the text of a NoAnswerError
         self._disk_full = False
 
@@ -54,30 +74,38 @@ class Link:
         With `block`, waits until something came (or the exchange must try again). Raises
         NoAnswerError after the deadline, RefusedError for what no retry can heal.
         """
-        if clock() >= deadline:
+        now = clock()
+        if now >= deadline:
             self._out_of_time(exchange)
         if self.connection is None and not self._connect(exchange, deadline):
             return
         connection = self.connection
+        if self._probed and connection.readable:
+            self._probed_at = None      # nobody knows how long the answer has been lying there
         refusal = None
         try:
             data = exchange.output(clock())
             if exchange.overdue:
                 self._out_of_time(exchange)
+            if now >= self._look_at:
+                self._look_at = now + LOOK_S
+                self._probe(connection, deadline)
             if data:
-                connection.send(data, deadline)
+                self._send(connection, data, deadline)
             if not block and not connection.readable:
                 return
             for kind, request_id, body in self._receive(connection, deadline):
-                if request_id != _PROBE_ID:
-                    refusal = exchange.receive(kind, request_id, body) or refusal
-                    if kind != Kind.ERROR:
-                        self._failures = self._retries = 0
-                        self._problem, self._disk_full = "", False
+                if request_id == _PROBE_ID:
+                    self._sign_of_life(connection, kind, body)
+                    continue
+                refusal = exchange.receive(kind, request_id, body) or refusal
+                self._quiet_factor = 1.0
+                if kind != Kind.ERROR:
+                    self._trouble_since = None
+                    self._problem, self._disk_full = "", False
         except (OSError, FrameError, MalformedError) as error:
             if clock() < deadline:          # else it is our time that is up, not the node's fault
-                self._drop(exchange)
-                self._failed(f"{connection.address}: {describe_os_error(error)}", deadline)
+                self._lost(exchange, error, deadline)
             return
         except BaseException:               # Ctrl-C: half a frame may have been sent
             self.close()
@@ -90,56 +118,82 @@ class Link:
         while exchange.unanswered:
             self.turn(exchange, deadline)
 
+    def _send(self, connection: Connection, data: bytes, deadline: float) -> None:
+        """A path that takes nothing for as long as a silent node is waited for is given up."""
+        address, patience = connection.address, self.patience
+        connection.send(data, deadline, patience.quiet_s(address) + patience.answer_s(address))
+
     def _receive(self, connection: Connection, deadline: float) -> list[tuple[int, int, bytes]]:
-        quiet = QUIET_S_MIN * self._patience
+        quiet_s = self.patience.quiet_s(connection.address)
+        # a wait may be very long: who answers meanwhile is asked ever more rarely
+        quiet_s = max(quiet_s, min(QUIET_S_MAX, quiet_s * self._quiet_factor))
         try:
-            return connection.receive(min(deadline, clock() + quiet))
+            return connection.receive(min(deadline, clock() + quiet_s))
         except TimeoutError:
             if clock() >= deadline:
                 raise
-        # a request may take long, a wait very long; a node that lives answers this at once
-        connection.send(frames.encode_frame(Kind.STATUS, _PROBE_ID, b""), deadline)
-        try:
-            return connection.receive(min(deadline, clock() + quiet))
-        except TimeoutError:
-            self._patience = min(self._patience * 2, PATIENCE_S_MAX / QUIET_S_MIN)
-            raise
+        # a request may take long; a node that lives answers this at once
+        self._probe(connection, deadline)
+        answer_s = self.patience.answer_s(connection.address)
+        return connection.receive(min(deadline, clock() + answer_s))
+
+    def _probe(self, connection: Connection, deadline: float) -> None:
+        if not self._probed:
+            self._send(connection, _PROBE, deadline)
+            self._probed, self._probed_at = True, clock()
+
+    def _sign_of_life(self, connection: Connection, kind: int, body: bytes) -> None:
+        self._quiet_factor *= 2
+        if kind != Kind.STATUS_REPLY:
+            return                      # what it thinks of no request in particular
+        self._probed = False
+        if self._probed_at is not None:
+            self.patience.measured(connection.address, clock() - self._probed_at)
+        if self.redirect:
+            members = [member.address for member in requests.decode_status(body).members]
+            self._learned = [a for a in members if a not in self.servers][:_LEARNED_MAX]
 
     # --- where to
 
+    def _next_address(self) -> str:
+        """Where a redirect sends us, else the one that was left longest ago, or never."""
+        target, self._target = self._target, None
+        if target is not None:
+            return target
+        return min(self.servers + self._learned, key=lambda a: self._left.get(a, 0.0))
+
     def _connect(self, exchange, deadline: float) -> bool:
-        address = self._target
-        self._target = None
-        if address is None:
-            address = self.servers[self._next_server % len(self.servers)]
-            self._next_server += 1
-        patience = DIAL_S_MIN * self._patience
+        address = self._next_address()
         try:
-            connection = Connection(address, min(deadline, clock() + patience))
-        except TimeoutError as error:
-            self._patience = min(self._patience * 2, PATIENCE_S_MAX / DIAL_S_MIN)
-            self._failed(f"{address}: {describe_os_error(error)}", deadline)
-            return False
+            connection = Connection(address, deadline, self.patience.dial_s(address))
         except (OSError, FrameError, MalformedError) as error:
-            self._failed(f"{address}: {describe_os_error(error)}", deadline)
+            self._failed(address, error, deadline)
             return False
         except RefusedError as error:
             self._fail(exchange, error.code, str(error), error.leader)
-        self._pin(exchange, connection)
+        if not self._pin(exchange, connection, deadline):
+            return False
+        self.patience.measured(address, connection.round_trip_s)
         self.connection = connection
+        self._arrived = clock()
+        self._probed = False
+        self._quiet_factor = 1.0
         return True
 
-    def _pin(self, exchange, connection: Connection) -> None:
+    def _pin(self, exchange, connection: Connection, deadline: float) -> bool:
         theirs = connection.cluster_id
         if theirs == connections.NO_CLUSTER or theirs == self.cluster_id:
-            return
+            return True
         if self.cluster_id == connections.NO_CLUSTER:
             self.cluster_id = theirs
-            return
+            return True
         connection.close()
-        self._fail(exchange, ErrorCode.WRONG_CLUSTER,
-                   f"{connection.address} belongs to cluster {theirs.hex()}, this client has "
-                   f"spoken to cluster {self.cluster_id.hex()}: check the list of servers", None)
+        problem = (f"{connection.address} belongs to cluster {theirs.hex()}, this client has "
+                   f"spoken to cluster {self.cluster_id.hex()}")
+        if connection.address not in self.servers:      # a member's address of earlier times
+            self._failed(connection.address, FrameError(problem), deadline)
+            return False
+        self._fail(exchange, ErrorCode.WRONG_CLUSTER, f"{problem}: check the list of servers", None)
 
     def _react(self, exchange, refusal: Refusal, deadline: float) -> None:
         address = self.connection.address
@@ -147,29 +201,67 @@ class Link:
         self._problem = f"{address}: {name}" + (f": {refusal.text}" if refusal.text else "")
         self._disk_full = refusal.code == ErrorCode.DISK_FULL
         if refusal.code in RETRY_HERE:
-            pause = min(PAUSE_S_MAX, RETRY_S_MIN * 2 ** min(self._retries, 10))
-            self._retries += 1
-            _sleep(pause, deadline)
+            self._pause(deadline)
         elif refusal.code in RETRY_ELSEWHERE:
             if refusal.code == ErrorCode.NOT_LEADER and not self.redirect:
                 self._fail(exchange, refusal.code, self._problem, refusal.leader or None)
-            leader = refusal.leader if refusal.leader != address and self.redirect else ""
-            self._drop(exchange)
-            self._failed(self._problem, deadline, leader)
+            self._elsewhere(exchange, refusal.leader, deadline)
         else:
             meaning = ERROR_MEANING.get(refusal.code, "refused")
             self._fail(exchange, refusal.code, f"{self._problem} ({meaning})",
                        refusal.leader or None)
 
-    def _failed(self, problem: str, deadline: float, leader: str = "") -> None:
-        """Remember why, and pause before the next try; not after the first failure or redirect,
-        when the way to the leader is short."""
-        self._problem = problem
-        self._target = leader or None
-        self._failures += 1
-        if self._failures > 1:
-            rounds = (self._failures - 2) // len(self.servers)
-            _sleep(min(PAUSE_S_MAX, PAUSE_S_MIN * 2 ** min(rounds, 10)), deadline)
+    def _elsewhere(self, exchange, leader: str, deadline: float) -> None:
+        """The node that was asked does not lead: go to the one it names, or ask it again."""
+        address, now = self.connection.address, clock()
+        if leader and leader != address and self.redirect and now >= self._avoided.get(leader, 0.0):
+            self._drop(exchange)
+            self._target = leader
+            self._step(deadline)        # two that name each other
+            return
+        self._pause(deadline)
+        if now - self._arrived > max(STAY_S, 2 * self.patience.round_trip_s(address)):
+            self._drop(exchange)
+            self._left[address] = now
+
+    def _lost(self, exchange, error: Exception, deadline: float) -> None:
+        """The connection ended, brought damage, or was silent for too long."""
+        address = self.connection.address
+        self._drop(exchange)
+        self._failed(address, error, deadline, dialled=False)
+
+    def _failed(self, address: str, error: Exception, deadline: float,
+                dialled: bool = True) -> None:
+        """Remember why, and go to the next node; after a round of all, pause."""
+        now = clock()
+        text = describe_os_error(error)
+        self._problem = text if address in text else f"{address}: {text}"
+        self._left[address] = now
+        if isinstance(error, TimeoutError):
+            if now < deadline:          # else it had less time than it should have
+                self.patience.too_late()
+            self._avoided[address] = now + AVOID_S
+        elif dialled:       # others may name it until they have noticed too
+            self._avoided[address] = now + self._pause_s(now)
+        self._step(deadline)
+
+    def _step(self, deadline: float) -> None:
+        if self._trouble_since is None:
+            self._trouble_since = clock()
+        self._steps += 1
+        if self._steps > len(self.servers) + len(self._learned):
+            self._pause(deadline)
+
+    def _pause_s(self, now: float) -> float:
+        if self._trouble_since is None:
+            self._trouble_since = now
+        return min(PAUSE_S_MAX, max(PAUSE_S_MIN, (now - self._trouble_since) / _PAUSE_PART))
+
+    def _pause(self, deadline: float) -> None:
+        self._steps = 0
+        now = clock()
+        seconds = self._pause_s(now) * random.uniform(0.5, 1.0)     # not all clients at once
+        time.sleep(max(0.0, min(seconds, deadline - now)))
 
     def _drop(self, exchange) -> None:
         self.connection.close()
@@ -199,7 +291,9 @@ class Link:
                             exchange.resume)
 
     def close(self) -> None:
-        """End the connection; the next turn dials anew."""
+        """End the connection; the next turn dials anew, as if nothing had happened."""
+        self._trouble_since = None
+        self._steps = 0
         if self.connection is not None:
             self.connection.close()
             self.connection = None
@@ -279,9 +373,3 @@ def ask_node(address: str, kind: int, body: bytes, reply_kind: int, deadline: fl
         if connection is not None:
             connection.close()
     return read.answer
-
-
-def _sleep(seconds: float, deadline: float) -> None:
-    seconds = min(seconds * random.uniform(0.5, 1.0), deadline - clock())
-    if seconds > 0:
-        time.sleep(seconds)

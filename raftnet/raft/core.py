@@ -54,6 +54,7 @@ class Raft:
         self.pre_votes: set[int] = set()            # who granted; by sender, never by message
         self.votes: set[int] = set()                # who granted in current_term
         self.campaign_term = 0                      # asked for votes in it, in this life; 0: none
+        self.campaign_ms = 0                        # when
         self.election_deadline_ms = 0
         self.gone_attempts = 0                      # > 0: the leader's death was seen
         self.failed_rounds = 0                      # elections without outcome since a leader

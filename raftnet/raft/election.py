@@ -13,7 +13,7 @@ from raftnet.raft.types import (
 # Above this exponent the doubling wait of a fast retry is longer than any election timeout.
 _DOUBLINGS_MAX = 12
 # Failed rounds widen the interval of the timeout up to this many times its lower bound.
-_BACK_OFF_MAX = 8
+_BACK_OFF_MAX = 24
 
 
 def reset_timer(raft) -> None:
@@ -89,6 +89,7 @@ def _count_pre_votes(raft) -> None:
 def _campaign(raft, transfer: bool) -> None:
     """Ask for votes in a new term; `transfer`: the leader itself asked for it."""
     raft.become_candidate()
+    raft.campaign_ms = raft.now_ms
     _retry_timer(raft)
     request = Vote(raft.current_term, raft.log.last_index, raft.log.last_term, transfer)
     for voter in raft.membership.voters:
@@ -134,7 +135,11 @@ def on_vote(raft, sender: int, message: Vote) -> None:
 
 
 def on_vote_reply(raft, sender: int, message: VoteReply) -> None:
-    """Count it by its sender, in its own term only."""
+    """Count it by its sender, in its own term only. It tells a round trip too, which may be longer
+    than anybody knew before."""
+    if raft.campaign_term == raft.current_term == message.term:
+        raft.timing.sample(sender, raft.now_ms - raft.campaign_ms, raft.now_ms)
+        raft.judge_times()
     if message.granted and message.term == raft.current_term and raft.role is Role.CANDIDATE:
         raft.votes.add(sender)
         count_votes(raft)

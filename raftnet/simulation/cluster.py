@@ -94,7 +94,7 @@ class SimulatedCluster:
             corrupt=randint(0, 3) if chance(30) else 0)
         names = tuple(name for name in faults.KINDS if chance(60))
         every_ms = randint(300, 4_000)
-        chosen = random.Random(f"network {self.seed}")  # of its own: the other draws stay as they are
+        chosen = random.Random(f"network {self.seed}")  # the other draws stay as they are
         if chosen.randrange(100) < _SLOW_PERCENT:
             network = NetworkProfile.parse(chosen.choice(SLOW_NETWORKS))
         return Profile(network, every_ms, names)

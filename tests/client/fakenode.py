@@ -10,6 +10,8 @@ applied to the one machine, so that sessions, kept replies and waits are the rea
     GARBAGE                 executed, and damaged bytes come back
     SPLIT                   executed, and the reply comes byte by byte
     LATE                    executed after LATE_S, and so is whatever comes behind it
+    DEAF, HALF              executed, and nothing, or half of the reply, comes back; from then on
+                            the connection is as silent as one that is cut: no STATUS either
 
 What a node has `handlers` for, by kind, it answers with what they give for a body: (kind, body), a
 Refuse, DROP_AFTER or SILENT_AFTER; so a test plays what this module does not.
@@ -29,7 +31,8 @@ from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.wire import commands, requests
 from raftnet.wire.frames import FrameReader, Kind, encode_frame
 
-DROP_BEFORE, DROP_AFTER, SILENT_BEFORE, SILENT_AFTER, GARBAGE, SPLIT, LATE = range(7)
+(DROP_BEFORE, DROP_AFTER, SILENT_BEFORE, SILENT_AFTER, GARBAGE, SPLIT, LATE, DEAF,
+ HALF) = range(9)
 LATE_S = 0.05
 TERM = 3
 
@@ -164,6 +167,7 @@ class _Connection:
         self.node = node
         self.cluster = node.cluster
         self._socket = accepted
+        self._deaf = False
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -182,6 +186,8 @@ class _Connection:
             if how == SPLIT:
                 for place in range(len(data)):
                     self._socket.sendall(data[place:place + 1])
+            elif how == HALF:
+                self._socket.sendall(data[:len(data) // 2])
             else:
                 self._socket.sendall(data)
         except OSError:
@@ -205,6 +211,8 @@ class _Connection:
 
     def _handle(self, kind: int, request_id: int, body: bytes) -> bool:
         """False where the connection ends."""
+        if self._deaf:
+            return True
         if kind == Kind.HELLO:
             hello = requests.Hello(requests.ROLE_PEER, self.cluster.cluster_id, 7)
             self.answer(Kind.HELLO_REPLY, request_id, requests.encode_hello(hello))
@@ -256,7 +264,8 @@ class _Connection:
         else:
             reply_kind = Kind.LOG_REPLY
             reply = self._log(body)
-        if reply is not None and how not in (DROP_AFTER, SILENT_AFTER):
+        self._deaf = how in (DEAF, HALF)
+        if reply is not None and how not in (DROP_AFTER, SILENT_AFTER, DEAF):
             self.answer(reply_kind, request_id, reply, how)
 
     def _log(self, body: bytes) -> bytes:

@@ -8,7 +8,6 @@ from unittest import mock
 
 from raftnet.client import Client, QueueSize
 from raftnet.client import client as clients
-from raftnet.client import link as links
 from raftnet.client import session as sessions
 from raftnet.errors import ErrorCode, MalformedError, NoAnswerError, RefusedError
 from raftnet.wire import requests
@@ -146,23 +145,6 @@ class ClientTest(unittest.TestCase):
         self.leader.close()
         client.queue().enqueue("b")
         self.assertEqual(self.cluster.messages(), [b"a", b"b"])
-
-    def test_a_silent_node_is_left_when_it_shows_no_sign_of_life(self):
-        client = self.client(self.leader, self.follower)
-        client.queue().enqueue("a")
-        with mock.patch.object(links, "QUIET_S_MIN", 0.05), \
-                mock.patch.object(fakenode._Connection, "_status", side_effect=OSError):
-            self.leader.script.append(fakenode.SILENT_AFTER)
-            client.queue().enqueue("b")
-        self.assertEqual(self.cluster.messages(), [b"a", b"b"])
-
-    def test_a_living_node_is_waited_for(self):
-        self.client().queue().enqueue("a")
-        with mock.patch.object(links, "QUIET_S_MIN", 0.02):
-            self.leader.script.append(fakenode.SILENT_BEFORE)
-            with self.assertRaises(NoAnswerError):
-                self.client(timeout_s=0.3).queue().enqueue("b")
-        self.assertEqual(len(self.leader.connections), 2)
 
     def test_another_cluster_is_refused(self):
         other = FakeCluster(b"d" * 16)

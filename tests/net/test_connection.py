@@ -92,6 +92,88 @@ class TestConnection(unittest.TestCase):
         received += len(self.read_all(total - received))
         self.assertEqual(received, total)
 
+    def order_of(self, total: int) -> list[int]:
+        """The request ids in the order in which they arrive."""
+        return [frame[1] for frame in FrameReader().feed(self.read_all(total))]
+
+    def test_urgent_frames_overtake_what_has_not_begun_to_leave(self):
+        sizes = [100_000] * 3
+        frames = [encode_frame(Kind.APPEND, n, bytes(size)) for n, size in enumerate(sizes)]
+        urgent = [encode_frame(Kind.HEARTBEAT, 10 + n, b"") for n in range(3)]
+        self.connection.send_bytes(frames[0])
+        self.connection.send_urgent(urgent[0])
+        self.connection.send_bytes(frames[1])
+        self.connection.send_urgent(urgent[1])
+        self.connection.fence()
+        self.connection.send_bytes(frames[2])
+        self.connection.send_urgent(urgent[2])
+        total = sum(map(len, frames + urgent))
+        self.assertEqual(self.connection.out_bytes, total)
+        self.connection.flush()
+        self.assertEqual(self.order_of(total), [10, 11, 0, 1, 12, 2])
+
+    def test_an_urgent_frame_goes_behind_the_one_that_is_leaving(self):
+        rounds = []
+        self.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
+        self.far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
+        for size in (1_000, 60_000, 700_000):
+            frames = [encode_frame(Kind.APPEND, n, bytes(size)) for n in range(8_000_000 // size)]
+            for frame in frames:
+                self.connection.send_bytes(frame)
+            self.connection.flush()
+            self.assertGreater(self.connection.out_bytes, 0)
+            total = sum(map(len, frames))
+            begun = -(-(total - self.connection.out_bytes) // len(frames[0]))
+            leaving = self.connection.leaving
+            if leaving:
+                self.assertEqual(leaving, frames[begun - 1])
+            urgent = [encode_frame(Kind.HEARTBEAT, n, b"") for n in (100_000, 100_001)]
+            for frame in urgent:
+                self.connection.send_urgent(frame)
+            order = self.order_of(total + sum(map(len, urgent)))
+            self.assertEqual(order, [*range(begun), 100_000, 100_001, *range(begun, len(frames))])
+            rounds.append(begun)
+        self.assertEqual(self.connection.out_bytes, 0)
+        self.assertTrue(all(rounds))
+
+    def test_what_waits_can_be_taken_back(self):
+        kept = encode_frame(Kind.HELLO, 9, b"")
+        self.connection.send_bytes(kept)
+        self.connection.fence()
+        frames = [encode_frame(Kind.APPEND, n, bytes(700_000)) for n in range(11)]
+        for frame in frames:
+            self.connection.send_bytes(frame)
+        self.connection.forget_waiting()
+        self.assertEqual(self.connection.out_bytes, len(kept))
+        for frame in frames:
+            self.connection.send_bytes(frame)
+        self.connection.flush()
+        self.assertTrue(self.connection.leaving)
+        self.connection.forget_waiting()
+        last = encode_frame(Kind.APPEND, 99, b"")
+        self.connection.send_bytes(last)
+        number = frames.index(self.connection.leaving)
+        total = len(kept) + (number + 1) * len(frames[0]) + len(last)
+        self.assertEqual(self.connection.sent_bytes + self.connection.out_bytes, total)
+        self.assertEqual(self.order_of(total), [9, *range(number + 1), 99])
+        self.assertEqual((self.connection.leaving, self.connection.sent_bytes), (b"", total))
+
+    def test_a_part_of_a_frame_is_told_where_the_other_end_is_known(self):
+        heard = []
+        self.connection._on_frames = lambda connection, frames: heard.append(len(frames))
+        frame = encode_frame(Kind.APPEND, 7, bytes(50_000))
+        self.far.sendall(frame[:100])
+        for _ in range(5):
+            self.loop.wait(0.01)
+        self.assertEqual(heard, [])
+        self.connection.identity = 2
+        self.far.sendall(frame[100:20_000])
+        self.run_until(lambda: heard)
+        self.assertEqual(set(heard), {0})
+        self.far.sendall(frame[20_000:])
+        self.run_until(lambda: heard[-1])
+        self.assertEqual(heard[-1], 1)
+
     def test_one_that_does_not_read_is_dropped_at_the_bound(self):
         for _ in range(100):
             self.connection.send(Kind.REPLY, 1, bytes(1 << 20))
