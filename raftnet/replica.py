@@ -7,6 +7,7 @@ Turn holds), disk (the Store's Disk, and who calls Store.perform).
 
 Phases: FOUNDING and JOINING (greetings.py) until the directory has an identity, then RUNNING.
 Replica writes the replicated time into each batch; the rules of that are in replicatedtime.py.
+What only a leader does is in leadership.py.
 What answers a client is in gateway.py (requests), reads.py (reads, log, status) and admission.py
 (who belongs to the cluster).
 """
@@ -19,9 +20,10 @@ from enum import Enum
 from raftnet.actions import ActionLog
 from raftnet.admission import Admission
 from raftnet.config import Config
-from raftnet.errors import ChangeRefusedError, ErrorCode
+from raftnet.errors import ErrorCode
 from raftnet.gateway import Answer, Gateway
 from raftnet.greetings import JOIN_RETRY_MS, NO_CLUSTER, Greetings
+from raftnet.leadership import Leadership
 from raftnet.machine.machine import Machine
 from raftnet.narration import narrate_received, narrate_sent, narrate_times
 from raftnet.net.messages import decode_message
@@ -33,12 +35,9 @@ from raftnet.raft.types import Append, Message, Outgoing, Ready, Role
 from raftnet.reads import Reads
 from raftnet.replicatedtime import ReplicatedTime
 from raftnet.storage.store import Job, Store
-from raftnet.wire.commands import STATE_VERSION, encode_batch
+from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 from raftnet.wire.requests import Hello
-
-
-_HAND_OVER_MS_MAX = 10_000      # a stop waits no longer, whatever the network is like
 
 
 class Phase(Enum):
@@ -103,10 +102,9 @@ class Replica:
         self.reads = Reads(self)
         self.admission = Admission(self)
         self._founded = False           # a membership that says so is committed
-        self._led_term = 0              # > 0: this node leads in that term, and the gateway is open
+        self.leadership = Leadership(self)
         self._seen: tuple = ()          # role, term and leader as last told
         self._times = (config.raft.heartbeat_ms, config.raft.election_timeout_ms)   # as last told
-        self._orphans_deadline_ms: int | None = None
         self.time: ReplicatedTime | None = None
         if store.cluster_id is not None:
             self.run(store.take_entries())
@@ -278,7 +276,7 @@ class Replica:
         self.elapse(now_ms)
         if self.raft is not None:
             self.raft.tick(0)
-            self._leader_deadlines()
+            self.leadership.tick()
         self.greetings.tick()
 
     def elapse(self, now_ms: int) -> None:
@@ -298,36 +296,10 @@ class Replica:
             return self.greetings.next_deadline_ms() or self.now_ms + JOIN_RETRY_MS
         # The core's clock began when it did.
         deadline = self.raft.next_deadline_ms() - self.raft.now_ms + self.now_ms
-        machine = self._machine_deadline_ms()
-        if machine is not None:
-            deadline = min(deadline, machine)
-        for other in (self._orphans_deadline_ms, self.greetings.next_deadline_ms()):
+        for other in (self.leadership.next_deadline_ms(), self.greetings.next_deadline_ms()):
             if other is not None:
                 deadline = min(deadline, other)
         return deadline
-
-    def _machine_deadline_ms(self) -> int | None:
-        """When, by our clock, the machine's next replicated deadline is due; leaders only."""
-        if not self._led_term or not self.gateway.is_idle or self.why_not_serving() is not None:
-            return None
-        due = self.machine.next_deadline_ms()
-        if due is None:
-            return None
-        grain = self.config.gateway.deadline_grain_ms
-        at = self.now_ms + max(0, due - self.time.at(self.now_ms))
-        return -(-at // grain) * grain
-
-    def _leader_deadlines(self) -> None:
-        deadline = self._machine_deadline_ms()
-        if deadline is not None and deadline <= self.now_ms:
-            self.gateway.time_passes()
-        if self._orphans_deadline_ms is not None and self.now_ms >= self._orphans_deadline_ms:
-            self._orphans_deadline_ms = None
-            if self._led_term and self.why_not_serving() is None:
-                cancelled = self.gateway.cancel_orphans()
-                if cancelled:
-                    self.actions.say("wait", "%d waiting dequeues that nobody came back for are "
-                                     "cancelled", cancelled)
 
     @property
     def is_quiet(self) -> bool:
@@ -340,8 +312,8 @@ class Replica:
         assert self.is_quiet
         self.store.forget(alone)
         self._jobs_before += self.raft.jobs_made
-        if self._led_term:
-            self._lose_leadership()
+        if self.leadership.term:
+            self.leadership.end()
         self.reads.refuse_all()
         self.raft = self.time = None
         self._seen = ()
@@ -367,9 +339,9 @@ class Replica:
         self.frames = []
         if self.raft is not None:
             self._tell_state()
-            if self._led_term:
-                self._raise_state_version()
-            self._propose()
+            self.leadership.raise_state_version()
+            self.time.follow(self.now_ms, self.machine.time_ms)
+            self.leadership.propose()
             while (ready := self.raft.ready()) is not None:
                 self._take(ready, turn)
                 self._tell_state()
@@ -380,21 +352,6 @@ class Replica:
         turn.answers, self.gateway.answers = self.gateway.answers, []
         turn.peers_changed, self.peers_changed = self.peers_changed, False
         return turn
-
-    def _propose(self) -> None:
-        raft, gateway = self.raft, self.gateway
-        self.time.follow(self.now_ms, self.machine.time_ms)
-        if not self._led_term or raft.transferring:
-            return
-        while (gateway.wants_batch(raft.disk_idle)
-               and raft.uncommitted_bytes <= self.config.raft.uncommitted_bytes_max):
-            bodies, waiters = gateway.take_batch()
-            payload = encode_batch(self.time.at(self.now_ms), bodies)
-            index, term = raft.propose(payload)
-            gateway.proposed(index, term, waiters)
-            self.actions.say("request", "%d requests of clients become entry %d", len(bodies),
-                             index)
-            self.time.follow(self.now_ms, self.machine.time_ms)
 
     def _take(self, ready: Ready, turn: Turn) -> None:
         self._outgoing += ready.messages
@@ -422,18 +379,6 @@ class Replica:
             self.peers_changed = True
         self.actions.say("apply", "commit and apply entry %d (%s, %d bytes), %d replies",
                          entry.index, EntryKind(entry.kind).name.lower(), len(entry.data), replies)
-
-    def _raise_state_version(self) -> None:
-        """Leaders: once every member knows a newer version of the replicated state, it begins
-        (protocol.md, Compatibility rules)."""
-        raft, known = self.raft, self.greetings.known
-        version = raft.membership.state_version + 1
-        if (version > self.state_version_max or not raft.leads_ready or raft.transferring
-                or raft.log.membership_index > raft.log.commit_index
-                or any(known.state_version(m.node_id) < version
-                       for m in raft.membership.members if m.node_id != self.node_id)):
-            return
-        raft.propose_membership(raft.membership.with_state_version(version))
 
     def _check_state_version(self) -> None:
         version = self.raft.membership.state_version
@@ -468,28 +413,7 @@ class Replica:
             narrate_sent(self, self._outgoing)
         self._outgoing = []
 
-    # --- leadership
-
-    def hand_over(self) -> int:
-        """Before a stop: the best of the other voters is to lead. How long it may take for that,
-        milliseconds; 0: nobody can."""
-        successor = self.raft.best_successor()
-        if not successor:
-            return 0
-        self.actions.say("transfer", "stopping: handing the leadership over to %s",
-                         self.address_of(successor))
-        try:
-            self.raft.transfer(successor)
-        except ChangeRefusedError:
-            pass        # an operator's is under way: that one serves as well
-        return min(self.raft.election_timeout_ms, _HAND_OVER_MS_MAX)
-
-    def _lose_leadership(self) -> None:
-        self._led_term = 0
-        self.peers_changed = True
-        self._orphans_deadline_ms = None
-        self.gateway.close(self.leader_address)
-        self.admission.leadership_lost()
+    # --- role and term
 
     def _tell_state(self) -> None:
         """Notice and log changes of role, term and leader; open and close the gateway."""
@@ -500,13 +424,12 @@ class Replica:
         self._seen = seen
         if raft.leader_id and raft.membership.member(raft.leader_id) is None:
             self.peers_changed = True      # no entry says where it is, only its greeting
-        if self._led_term and (raft.role is not Role.LEADER or raft.current_term
-                               != self._led_term):
-            self._lose_leadership()
-        if raft.role is Role.LEADER and not self._led_term:
-            self._led_term = raft.current_term
-            self.peers_changed = True      # a leader also dials whom `members --set` asked for
-            self._orphans_deadline_ms = self.now_ms + self.config.gateway.orphan_wait_ms
+        leadership = self.leadership
+        if leadership.term and (raft.role is not Role.LEADER
+                                or raft.current_term != leadership.term):
+            leadership.end()
+        if raft.role is Role.LEADER and not leadership.term:
+            leadership.begin(raft.current_term)
         if raft.role is Role.LEADER:
             text = "elected leader"
         elif raft.role is Role.CANDIDATE:

@@ -137,7 +137,7 @@ class Server:
         if not replica.leads:
             return True
         if self._hand_over_deadline_ms is None:
-            timeout_ms = replica.hand_over()
+            timeout_ms = replica.leadership.hand_over()
             if not timeout_ms:
                 return True
             self._hand_over_deadline_ms = self.now_ms() + timeout_ms

@@ -27,7 +27,7 @@ _STORAGE = {"raftnet.storage"} | _CORE | _WIRE
 _NET = {"raftnet.net"} | _CORE | _WIRE
 _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "raftnet.founding",
              "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
-             "raftnet.replicatedtime", "raftnet.narration", "raftnet.actions",
+             "raftnet.replicatedtime", "raftnet.leadership", "raftnet.narration", "raftnet.actions",
              "raftnet.net.messages", "raftnet.storage.store"} | _MACHINE)
 _SERVER = {"raftnet.server", "raftnet.storage"} | _REPLICA | _NET
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
@@ -50,6 +50,7 @@ FLOORS = {
     "raftnet.gateway": _MACHINE,
     "raftnet.reads": {"raftnet"} | _CORE | _WIRE,
     "raftnet.admission": _CORE | _WIRE,
+    "raftnet.leadership": _WIRE,
     "raftnet.replica": _REPLICA,
     "raftnet.server": _SERVER,
     "raftnet.nodecommand": {"raftnet.nodecommand"} | _SERVER,
