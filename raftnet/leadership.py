@@ -3,7 +3,8 @@
 Rules: requests become batches stamped with replicated time; deadlines of the replicated state are
 noticed by the leader and take effect by an entry; waits that nobody came back for are cancelled;
 a newer version of the replicated state begins once every member knows it; before a stop the
-leadership is handed over. Raft's own part (replication, commitment, check-quorum) is raft/leader.py.
+leadership is handed over. Raft's own part (replication, commitment, check-quorum) is in
+raft/leader.py.
 """
 
 from raftnet.errors import ChangeRefusedError

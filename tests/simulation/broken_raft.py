@@ -8,7 +8,7 @@ from collections import deque
 from unittest.mock import patch
 
 from raftnet import replica
-from raftnet.raft import changes, core, election, leader
+from raftnet.raft import changes, core, election, leader, timing
 from raftnet.raft.core import Raft
 from raftnet.raft.entry import EntryKind
 from raftnet.raft.log import RaftLog
@@ -411,6 +411,10 @@ VARIANTS = [
             run_ms=20_000,
             profile=({"delay_ms": 5, "jitter_ms": 5, "duplicate": 30, "loss": 10}, 500,
                      ("slow disk", "slow disk", "isolate", "halves"))),
+    Variant("timeouts shrink in one step", "when the network becomes quick again, a leader that "
+            "speaks rarely waits no longer than a quick one does at once",
+            lambda: [patch.object(timing, "_SHRINK_HEARTBEATS", 0)],
+            profile=({"delay_ms": 400, "jitter_ms": 50}, 2_000, ("crash",))),
     Variant("stale replies accepted", "answers of an earlier term count",
             lambda: [wrapped(leader, "_heard", _any_term)], nodes=5, run_ms=20_000,
             profile=({"delay_ms": 5, "jitter_ms": 5}, 1_500, ("deposed",))),
