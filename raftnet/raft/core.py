@@ -230,10 +230,12 @@ class Raft:
 
     def sign_of_life(self, node_id: int) -> None:
         """Part of a message came from that node: a leader whose large append crawls through a
-        slow link is not dead."""
-        if node_id == self.leader_id and self.role is Role.FOLLOWER:
+        slow link is not dead, and must not think so of us while its heartbeats wait behind it."""
+        if (node_id == self.leader_id and self.role is Role.FOLLOWER
+                and self.now_ms - self.leader_contact_ms >= self.heartbeat_ms):
             self.leader_contact_ms = self.now_ms
             election.reset_timer(self)
+            self.reply(node_id, HeartbeatReply(self.current_term, 0, 0))
 
     # --- output
 

@@ -196,8 +196,9 @@ def on_heartbeat_reply(raft, sender: int, message: HeartbeatReply) -> None:
     progress = _heard(raft, sender, message.term)
     if progress is None:
         return
-    raft.timing.beat_answered(sender, message.sent_ms, raft.now_ms)
-    raft.judge_times()
+    if message.sent_ms:     # else it answers nothing: a sign of life
+        raft.timing.beat_answered(sender, message.sent_ms, raft.now_ms)
+        raft.judge_times()
     if message.round > progress.round:
         progress.round = message.round
         _release_reads(raft)

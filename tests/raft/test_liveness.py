@@ -205,7 +205,7 @@ class LivenessTest(RaftTestCase):
         cluster.elect(1)
         cluster.tick(1000)
         message = cluster.take(Heartbeat, to=3)[-1].message
-        self.assertEqual((message.timeout_ms, message.rtt_ms), (4000, 0))
+        self.assertEqual((message.timeout_ms, message.rtt_ms), (4000, 1000))
         self.assertEqual(cluster.core(3).election_timeout_ms, 4000)
 
     def test_an_answered_vote_tells_the_round_trip(self):
@@ -255,6 +255,25 @@ class LivenessTest(RaftTestCase):
                 leaders.add(tuple(c.node_id for c in cluster.cores if c.role is Role.LEADER))
         self.assertEqual(len(leaders), 1)
         self.assertEqual(len(leaders.pop()), 1)
+
+    def test_a_sign_of_life_is_answered(self):
+        """Or a leader whose heartbeats all wait behind large appends would hear no quorum."""
+        cluster = Cluster([1, 2, 3])
+        cluster.elect(1)
+        leader, follower = cluster.core(1), cluster.core(2)
+        cluster.tick(300)
+        cluster.take()
+        for _ in range(5):
+            follower.sign_of_life(1)
+        cluster.collect(2)
+        answers = cluster.take(HeartbeatReply, to=1)
+        self.assertEqual(len(answers), 1, "once a heartbeat interval")
+        samples = leader.timing.links[2].samples.copy()
+        cluster.step(2, 1, answers[0].message)
+        self.assertEqual(leader.progress[2].heard_ms, leader.now_ms)
+        self.assertEqual(leader.timing.links[2].samples, samples)
+        cluster.tick(499)
+        self.assert_leader(cluster, 1)
 
     def test_failed_rounds_back_off(self):
         """Votes that nobody answers in time: the next round is given longer, up to a bound."""
