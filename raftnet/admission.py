@@ -133,7 +133,7 @@ class Admission:
         if member.node_id == replica.node_id:
             return True
         silent = replica.greetings.known.silent_ms(member.node_id, replica.now_ms)
-        return silent is not None and silent < replica.raft.election_timeout_ms
+        return silent is not None and silent < replica.raft.timeout_of(member.node_id)
 
     # --- INVITE
 

@@ -118,4 +118,4 @@ class Leadership:
             replica.raft.transfer(successor)
         except ChangeRefusedError:
             pass        # an operator's is under way: that one serves as well
-        return min(replica.raft.election_timeout_ms, _HAND_OVER_MS_MAX)
+        return min(replica.raft.transfer_deadline_ms - replica.raft.now_ms, _HAND_OVER_MS_MAX)

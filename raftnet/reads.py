@@ -195,7 +195,7 @@ class Reads:
         measured = ((link.usual_ms, link.slow_ms, link.loss_permille)
                     if link is not None and link.samples else ())
         return MemberStatus(node_id, member.address, member.voter,
-                            silent is not None and silent < raft.election_timeout_ms,
+                            silent is not None and silent < raft.timeout_of(node_id),
                             progress.match_index if progress is not None else 0,
                             UNKNOWN_AGE if silent is None else min(silent, UNKNOWN_AGE - 1),
                             member.stays, *measured)

@@ -295,7 +295,9 @@ class Server:
         if error is not None:
             self._refuse(connection, 0, error.code, self.describe_damage(error))
         elif frames:
-            connection.heard_ms = replica.now_ms
+            # A sign of life answers nothing.
+            if any(kind != Kind.HEARTBEAT_REPLY or any(body[16:]) for kind, _, body in frames):
+                connection.heard_ms = replica.now_ms
         else:
             # A part of a large one: without this, an append over a slow link would look like death.
             replica.sign_of_life(connection.identity)

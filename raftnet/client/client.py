@@ -52,7 +52,8 @@ class Client:
         self._idle: list[tuple[ClientSession, float]] = []  # and when it was last used, seconds
         self._streams: list[ClientSession] = []             # of enqueue_stream, under way
         if resume is not None:
-            self._idle.append((ClientSession(*resume, self._request_ids), clock()))
+            session = ClientSession(*resume, self._request_ids, resumed=True)
+            self._idle.append((session, clock()))
 
     def __enter__(self) -> "Client":
         return self

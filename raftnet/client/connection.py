@@ -45,8 +45,7 @@ class Connection:
         began = clock()
         limit = _remaining(deadline)
         try:
-            self._socket = socket.create_connection(
-                parse_address(address), limit if dial_s is None else min(limit, dial_s))
+            self._socket = _connect(address, limit if dial_s is None else min(limit, dial_s))
         except UnicodeError as error:   # what the encoding of host names says of a..b
             raise MalformedError(f"{address} is no address: {error}") from error
         try:
@@ -127,6 +126,25 @@ class Connection:
     def close(self) -> None:
         """End the connection; what is on its way is lost."""
         self._socket.close()
+
+
+def _connect(address: str, limit_s: float) -> socket.socket:
+    """A connected socket: the addresses of a name in turn, within that time for all of them. The
+    system's look-up of a name has its own time limit."""
+    host, port = parse_address(address)
+    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    deadline = clock() + limit_s
+    while True:
+        family, kind, protocol, _, where = places.pop(0)
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_remaining(deadline) / (len(places) + 1))
+            sock.connect(where)
+            return sock
+        except OSError:
+            sock.close()
+            if not places:
+                raise
 
 
 def _remaining(deadline: float) -> float:

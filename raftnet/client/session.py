@@ -67,11 +67,12 @@ class ClientSession:
 
     `session` is 16 bytes (random where not given), `next_sequence` the number of the next command,
     with every earlier one acknowledged; `request_ids` numbers the frames, and is shared by all that
-    send on one connection. One thread.
+    send on one connection. `resumed`: somebody may have sent the next command before, under the
+    same number, so that only an answer tells what became of it. One thread.
     """
 
     def __init__(self, session: bytes | None = None, next_sequence: int = 1,
-                 request_ids: Iterator[int] | None = None):
+                 request_ids: Iterator[int] | None = None, resumed: bool = False):
         self.session = os.urandom(requests.SESSION_BYTES) if session is None else session
         assert len(self.session) == requests.SESSION_BYTES and next_sequence >= 1
         self.next_sequence = next_sequence      # of the next command submitted
@@ -85,6 +86,7 @@ class ClientSession:
         self._frames_bytes = 0
         self._sendings: dict[int, _Frame] = {}  # request ids on this connection
         self._resend = False                    # what is in _frames must be sent (again)
+        self._resumed = resumed                 # the next frame is what may have been sent before
         self._answers: list[Reply] = []
 
     # --- commands in
@@ -162,6 +164,7 @@ class ClientSession:
         first = self.next_sequence - left - len(chunk)
         body = requests.encode_request(self.session, first, self.acknowledged, chunk)
         frame = _Frame(first, len(chunk), body)
+        frame.unknown, self._resumed = self._resumed, False
         self._frames.append(frame)
         self._frames_bytes += len(body)
         return frame
@@ -256,7 +259,7 @@ class ClientSession:
         The sequences of a session are executed in order without a gap, so the first one decides.
         """
         if not self._frames:
-            return True
+            return not self._resumed
         frame = self._frames[0]
         return not frame.unknown and not frame.open
 

@@ -28,7 +28,7 @@ class Dial:
 
     __slots__ = ("place", "began_ms", "deadline_ms", "_address", "_loop", "_now_ms", "_limit_ms",
                  "_unacknowledged_ms", "_on_connected", "_on_failed", "_look_up", "_port",
-                 "_places", "_sock", "_reasons", "_refused", "_slow")
+                 "_places", "_sock", "_reasons", "_refused", "_slow", "_good")
 
     def __init__(self, address: str, loop: Loop, now_ms: Callable[[], int], limit_ms: int,
                  unacknowledged_ms: int,
@@ -51,6 +51,7 @@ class Dial:
         self._reasons: list[str] = []           # why the places tried so far were of no use
         self._refused: list[bool] = []          # and whether they refused
         self._slow = False
+        self._good: Place | None = None
 
     def begin(self, names: Names, good: Place | None, places_max: int) -> None:
         """Look the name up, and dial if that needs no waiting; `good`: worked last."""
@@ -82,6 +83,7 @@ class Dial:
 
     def _found(self, good: Place | None, places_max: int) -> None:
         look_up, self._look_up = self._look_up, None
+        self._good = good
         if look_up.error:
             self._on_failed(f"the name {look_up.host}: {look_up.error}", False, False)
             return
@@ -118,6 +120,11 @@ class Dial:
         self._on_connected(sock)
 
     def _failed(self, error: int) -> None:
+        if error == errno.ECONNREFUSED and self.place == self._good:
+            # Where the peer was, nobody listens: that is known now, whatever else the name means.
+            self.close()
+            self._on_failed(errno.errorcode[error], True, False)
+            return
         if error not in _NO_SUCH_NETWORK:
             self._refused.append(error == errno.ECONNREFUSED)
         self.go_on(errno.errorcode.get(error, str(error)), slow=error == errno.ETIMEDOUT,

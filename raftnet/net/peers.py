@@ -29,6 +29,7 @@ from raftnet.wire import requests
 from raftnet.wire.frames import HEADER_BYTES, Kind, encode_frame
 
 _EARLY_BYTES_MAX = 256 * 1024       # of messages that wait for a connection in the making
+_BRIEF_MS = 5_000                   # longer than any back-off
 _REGREET_MS = 100                   # a node that has no cluster yet is greeted again
 _PATIENCE_DIALS = 4                 # times what the last dial took
 _RATE_MS = 100                      # a path's rate is measured while output waits for so long
@@ -46,7 +47,8 @@ class Peer:
 
     __slots__ = ("address", "dial", "good", "connection", "greeted_ms", "greeted_with",
                  "unanswered", "ready", "backoff_ms", "retry_ms", "limit_ms", "position",
-                 "asked_ms", "measured", "early", "early_bytes", "was_up", "told_down")
+                 "asked_ms", "measured", "early", "early_bytes", "was_up", "told_down",
+                 "up_ms", "brief")
 
     def __init__(self, address: str, limit_ms: int):
         self.address = address
@@ -67,6 +69,8 @@ class Peer:
         self.early_bytes = 0
         self.was_up = False             # the last connection had been ready
         self.told_down = False          # its failing was logged
+        self.up_ms = 0                  # when the greeting of this connection was answered
+        self.brief = 0                  # so many connections in a row ended soon
 
 
 class Peers:
@@ -270,9 +274,11 @@ class Peers:
         # Only a greeting that carried our cluster's id makes us known over there.
         peer.ready = (hello.cluster_id == replica.cluster_id == shown_id
                       and any(replica.cluster_id))
-        peer.backoff_ms = 0
         peer.told_down = False
         if peer.dial is not None:
+            peer.up_ms = node.now_ms()
+            peer.backoff_ms = 0 if peer.brief <= 1 else min(
+                config.dial_backoff_ms_min << min(peer.brief, 16), config.dial_backoff_ms_max)
             took_ms = node.now_ms() - peer.dial.began_ms
             peer.limit_ms = self._usual_limit_ms = min(
                 max(config.dial_timeout_ms, _PATIENCE_DIALS * took_ms),
@@ -306,8 +312,11 @@ class Peers:
             return
         if peer.dial is not None:
             peer.dial.go_on(reason)     # not greeted: perhaps at another address of that name
-        else:
-            self._wait(peer)
+            return
+        # One brief connection may be chance; where each is, something is wrong: not ever faster.
+        brief = self._node.now_ms() - peer.up_ms < _BRIEF_MS
+        peer.brief = peer.brief + 1 if brief else 0
+        self._wait(peer)
 
     def _useless(self, peer: Peer, reason: str, slow: bool) -> None:
         """The other end of a connection does not greet."""
@@ -318,11 +327,15 @@ class Peers:
     def _failed(self, peer: Peer, reason: str, refused: bool, slow: bool) -> None:
         """No address of the peer is of any use now."""
         peer.dial = None
+        if refused:
+            peer.good = None
         if slow:
             # Not for long where the others are quick: TCP asks ever more rarely, and would not
             # notice that a path has healed.
-            peer.limit_ms = min(2 * peer.limit_ms, max(2 * self._config.dial_timeout_ms,
-                                                       self._usual_limit_ms))
+            quick = any(other.ready for other in self._peers.values())
+            most_ms = (max(2 * self._config.dial_timeout_ms, self._usual_limit_ms) if quick
+                       else self._config.dial_timeout_ms_max)
+            peer.limit_ms = min(2 * peer.limit_ms, most_ms)
         if not peer.told_down:
             peer.told_down = True
             self._node.actions.say("connect", "cannot reach %s: %s; trying again", peer.address,
@@ -366,6 +379,9 @@ def _regreet_ms(peer: Peer) -> int:
 def _send(peer: Peer, kind: int, frame: bytes) -> None:
     """A Raft message on a greeted connection."""
     connection = peer.connection
+    if kind == Kind.TIMEOUT_NOW:
+        connection.send_bytes(frame)        # who hands over has sent all of its log before
+        return
     if kind != Kind.APPEND:
         connection.send_urgent(frame)
         return

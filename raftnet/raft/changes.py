@@ -53,7 +53,7 @@ def is_alive(raft, node_id: int) -> bool:
     if node_id == raft.node_id:
         return True
     progress = raft.progress.get(node_id)
-    return progress is not None and progress.heard_within(raft.election_timeout_ms, raft.now_ms)
+    return progress is not None and progress.heard_within(raft.timeout_of(node_id), raft.now_ms)
 
 
 def _check_quorum_lives(raft, membership: Membership) -> None:
@@ -124,8 +124,9 @@ def _has_caught_up(raft, member: Member) -> bool:
 
 def _is_silent(raft, member: Member) -> bool:
     """Whether that member has had an election timeout to answer in this term, and did not."""
-    progress = raft.progress.get(member.node_id)
-    return progress is not None and raft.now_ms - progress.heard_ms >= raft.election_timeout_ms
+    node_id = member.node_id
+    progress = raft.progress.get(node_id)
+    return progress is not None and raft.now_ms - progress.heard_ms >= raft.timeout_of(node_id)
 
 
 def _end_twins(raft, membership: Membership) -> Membership | None:

@@ -99,6 +99,10 @@ class Raft:
         """The lower bound of the timeout; see timing.py."""
         return self.timing.election_timeout_ms
 
+    def timeout_of(self, node_id: int) -> int:
+        """The election timeout, or what the link to that node needs, where that is more."""
+        return self.timing.announcement(node_id)[0]
+
     @property
     def heartbeat_ms(self) -> int:
         """How often this node, as a leader, speaks at least."""
@@ -216,8 +220,8 @@ class Raft:
     def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
         """A round trip to a peer, measured by a greeting."""
         if self.membership.member(node_id) is not None:
-            self.timing.greeted(node_id, rtt_ms, self.now_ms)
-            self.judge_times()
+            if self.timing.greeted(node_id, rtt_ms, self.now_ms):
+                self.judge_times()
 
     def judge_times(self) -> None:
         """Something was measured: heartbeat interval and election timeout may follow. A leader

@@ -12,15 +12,15 @@ from raftnet.raft.types import (
 
 # Above this exponent the doubling wait of a fast retry is longer than any election timeout.
 _DOUBLINGS_MAX = 12
-# Failed rounds widen the interval of the timeout up to this many times its lower bound.
-_BACK_OFF_MAX = 24
+# Failed rounds widen the interval of the timeout up to here, where it is not longer anyway.
+_BACK_OFF_MS_MAX = 12_000
 
 
 def reset_timer(raft) -> None:
     """A new election timeout, drawn at random (Raft 5.2)."""
     low = raft.election_timeout_ms
-    high = low * min(2 + raft.failed_rounds, _BACK_OFF_MAX) - 1
-    raft.election_deadline_ms = raft.now_ms + raft.randint(low, high)
+    high = min(low * (2 + raft.failed_rounds), max(2 * low, _BACK_OFF_MS_MAX))
+    raft.election_deadline_ms = raft.now_ms + raft.randint(low, high - 1)
 
 
 def _retry_timer(raft) -> None:
@@ -138,8 +138,8 @@ def on_vote_reply(raft, sender: int, message: VoteReply) -> None:
     """Count it by its sender, in its own term only. It tells a round trip too, which may be longer
     than anybody knew before."""
     if raft.campaign_term == raft.current_term == message.term:
-        raft.timing.sample(sender, raft.now_ms - raft.campaign_ms, raft.now_ms)
-        raft.judge_times()
+        if raft.timing.voted(sender, raft.now_ms - raft.campaign_ms, raft.now_ms):
+            raft.judge_times()
     if message.granted and message.term == raft.current_term and raft.role is Role.CANDIDATE:
         raft.votes.add(sender)
         count_votes(raft)

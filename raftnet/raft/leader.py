@@ -13,6 +13,8 @@ from raftnet.raft.progress import Progress
 from raftnet.raft.types import (
     Append, AppendReply, EntryId, Heartbeat, HeartbeatReply, ReadState, Role)
 
+_TIMEOUTS_UNANSWERED = 2        # after so many election timeouts an append counts as lost
+
 
 def begin(raft) -> None:
     """First acts of a term: an empty entry, and every follower's log is probed (Raft 8)."""
@@ -49,10 +51,10 @@ def tick(raft) -> None:
     if raft.now_ms >= raft.heartbeat_deadline_ms:
         _heartbeat(raft)
     # Not only with heartbeats of time: those of reads postpone them, for ever where reads go on.
-    patience = 2 * raft.election_timeout_ms
-    for progress in raft.progress.values():
+    for node_id, progress in raft.progress.items():
         waits = progress.in_flight or progress.probe_sent
-        if waits and raft.now_ms - progress.acknowledged_ms >= patience:
+        if waits and (raft.now_ms - progress.acknowledged_ms
+                      >= _TIMEOUTS_UNANSWERED * raft.timeout_of(node_id)):
             progress.probe()        # an append or its reply was lost
             progress.acknowledged_ms = raft.now_ms
 
@@ -197,8 +199,8 @@ def on_heartbeat_reply(raft, sender: int, message: HeartbeatReply) -> None:
     if progress is None:
         return
     if message.sent_ms:     # else it answers nothing: a sign of life
-        raft.timing.beat_answered(sender, message.sent_ms, raft.now_ms)
-        raft.judge_times()
+        if raft.timing.beat_answered(sender, message.sent_ms, raft.now_ms):
+            raft.judge_times()
     if message.round > progress.round:
         progress.round = message.round
         _release_reads(raft)

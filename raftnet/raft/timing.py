@@ -22,9 +22,10 @@ from raftnet.config import RaftConfig
 SAMPLES_MAX = 32            # the newest of a peer
 BEATS_MAX = 64              # heartbeats without an answer that are remembered, of a peer
 SPACING_MS = 50             # closer samples tell the same: a backlog that was held up counts once
-GREETING_MS_MAX = 1_000     # a greeting is one sample, and may have waited for a lost packet
+SINGLE_MS_MAX = 1_000       # one sample alone, which may have waited for a lost packet or a disk
 SHRINK_AFTER_MS = 10_000    # the need must have been small for so long
 _SHRINK_HEARTBEATS = 3      # of the interval until now, a smaller timeout holds at least
+_OUTLIER_FROM = 6           # one sample of four is an outlier already, two of fourteen and so on
 _STEP_MS = 100              # timeouts above the floor are multiples of this
 _LOSS_SHIFT = 5             # a heartbeat's weight in the share of lost ones: 1/32
 _ANNOUNCED_MS_MAX = 60_000  # another node may have other bounds, but no absurd ones
@@ -35,23 +36,23 @@ _BEATS_AT_LOSS = ((5, 251), (6, 316), (7, 373), (8, 422), (9, 464), (10, 1000))
 class Link:
     """What is known of the way to one peer and back."""
 
-    __slots__ = ("samples", "sampled_ms", "beats", "_loss")
+    __slots__ = ("samples", "sampled_ms", "usual_ms", "slow_ms", "beats", "_loss")
 
     def __init__(self):
         self.samples: deque[int] = deque(maxlen=SAMPLES_MAX)    # round trips, ms
         self.sampled_ms = 0                                     # when the newest was taken
+        self.usual_ms = 0                                       # their median
+        self.slow_ms = 0                                        # nine of ten are not slower
         self.beats: deque[int] = deque(maxlen=BEATS_MAX)        # when sent, not answered yet
         self._loss = 0                                          # permille << _LOSS_SHIFT
 
-    @property
-    def usual_ms(self) -> int:
-        """The median round trip."""
-        return sorted(self.samples)[len(self.samples) // 2]
-
-    @property
-    def slow_ms(self) -> int:
-        """Nine of ten round trips are not slower."""
-        return sorted(self.samples)[-1 - len(self.samples) // 10]
+    def add(self, rtt_ms: int, now_ms: int) -> None:
+        """One more round trip."""
+        self.sampled_ms = now_ms
+        self.samples.append(rtt_ms)
+        ordered = sorted(self.samples)
+        self.usual_ms = ordered[len(ordered) // 2]
+        self.slow_ms = ordered[-1 - (len(ordered) + _OUTLIER_FROM) // 10]
 
     @property
     def loss_permille(self) -> int:
@@ -67,7 +68,7 @@ class Link:
     @property
     def need_ms(self) -> int:
         """The timeout that its round trips ask for."""
-        return 2 * (self.usual_ms + self.slow_ms) if self.samples else 0
+        return 2 * (self.usual_ms + self.slow_ms)
 
     def answered(self, sent_ms: int) -> None:
         """The heartbeat sent then was answered; older ones are lost."""
@@ -97,18 +98,23 @@ class Timing:
         """Forget who is no member."""
         self.links = {node_id: link for node_id, link in self.links.items() if node_id in members}
 
-    def greeted(self, node_id: int, rtt_ms: int, now_ms: int) -> None:
-        """A greeting was answered."""
-        self.sample(node_id, min(rtt_ms, GREETING_MS_MAX), now_ms)
+    def greeted(self, node_id: int, rtt_ms: int, now_ms: int) -> bool:
+        """A greeting was answered; as `sample`."""
+        return self.sample(node_id, min(rtt_ms, SINGLE_MS_MAX), now_ms)
 
-    def sample(self, node_id: int, rtt_ms: int, now_ms: int) -> None:
-        """A round trip was measured; `judge` says what follows."""
+    def voted(self, node_id: int, rtt_ms: int, now_ms: int) -> bool:
+        """A vote was answered; as `sample`. Where the path is that slow, more elections tell."""
+        return self.sample(node_id, min(rtt_ms, max(SINGLE_MS_MAX, 2 * self.election_timeout_ms)),
+                           now_ms)
+
+    def sample(self, node_id: int, rtt_ms: int, now_ms: int) -> bool:
+        """A round trip was measured; whether it counts: `judge` says what follows."""
         link = self.links.setdefault(node_id, Link())
         if link.samples and now_ms - link.sampled_ms < SPACING_MS:
-            return
-        link.sampled_ms = now_ms
+            return False
         # A path that is broken for a while is no measure of the path.
-        link.samples.append(min(rtt_ms, self._config.election_timeout_ms_max // 4))
+        link.add(min(rtt_ms, self._config.election_timeout_ms_max // 4), now_ms)
+        return True
 
     def connected(self, node_id: int) -> None:
         """A new connection: what was sent on the old one and not answered tells nothing."""
@@ -121,11 +127,15 @@ class Timing:
         if not beats or now_ms - beats[-1] >= SPACING_MS:
             beats.append(now_ms)
 
-    def beat_answered(self, node_id: int, sent_ms: int, now_ms: int) -> None:
-        """A heartbeat that was sent then is answered."""
-        if node_id in self.links:
-            self.links[node_id].answered(sent_ms)
-            self.sample(node_id, max(0, now_ms - sent_ms), now_ms)
+    def beat_answered(self, node_id: int, sent_ms: int, now_ms: int) -> bool:
+        """A heartbeat that was sent then is answered; as `sample`."""
+        if node_id not in self.links:
+            return False
+        link = self.links[node_id]
+        link.answered(sent_ms)
+        if link.samples and sent_ms < link.sampled_ms:
+            return False    # one of each round trip: what was held up together counts once
+        return self.sample(node_id, max(0, now_ms - sent_ms), now_ms)
 
     def announcement(self, node_id: int) -> tuple[int, int]:
         """(election timeout, round trip) for that follower, which may be behind a slower link."""
@@ -138,7 +148,7 @@ class Timing:
     def follow(self, timeout_ms: int, rtt_ms: int) -> None:
         """The leader's announcement; what this node measured before it counts no more."""
         self.announced_ms = min(timeout_ms, _ANNOUNCED_MS_MAX)
-        self.rtt_ms = rtt_ms
+        self.rtt_ms = min(rtt_ms, _ANNOUNCED_MS_MAX)
         self._low_since_ms = None
         self.bottleneck = 0
         if self.links:
@@ -154,11 +164,14 @@ class Timing:
         config = self._config
         needs = sorted((self._need_ms(self.links[v]), v) for v in voters
                        if v in self.links and self.links[v].samples)
-        if not needs or needed <= 0:
-            return
-        need_ms, node_id = needs[min(needed, len(needs)) - 1]
-        self.bottleneck, self.rtt_ms = node_id, self.links[node_id].usual_ms
-        need_ms = min(max(need_ms, config.election_timeout_ms), config.election_timeout_ms_max)
+        if needs and needed > 0:
+            need_ms, node_id = needs[min(needed, len(needs)) - 1]
+            self.bottleneck, self.rtt_ms = node_id, self.links[node_id].usual_ms
+        elif voters and needed > 0:
+            return              # nothing is known yet
+        else:
+            need_ms = self.bottleneck = self.rtt_ms = 0     # nobody else is needed
+        need_ms = max(min(need_ms, config.election_timeout_ms_max), config.election_timeout_ms)
         if need_ms >= self.election_timeout_ms * 3 // 4:
             self._low_since_ms = None
             self._set(max(need_ms, self.election_timeout_ms))
@@ -170,6 +183,7 @@ class Timing:
             # In steps: who was heard a heartbeat ago must not seem silent now.
             self._set(max(self._low_ms, _SHRINK_HEARTBEATS * self.heartbeat_ms))
             self._low_since_ms = now_ms - SHRINK_AFTER_MS + self.election_timeout_ms
+            self._low_ms = need_ms      # what was larger before this step counts no more
 
     def _need_ms(self, link: Link) -> int:
         return max(_round_up(link.need_ms), link.beats_needed * self._config.heartbeat_ms)

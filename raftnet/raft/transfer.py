@@ -31,11 +31,12 @@ def begin(raft, node_id: int) -> None:
         return
     if raft.transfer_to:
         raise ChangeRefusedError("leadership is being handed to another node")
-    if not raft.progress[node_id].heard_within(raft.election_timeout_ms, raft.now_ms):
+    timeout_ms = raft.timeout_of(node_id)
+    if not raft.progress[node_id].heard_within(timeout_ms, raft.now_ms):
         raise ChangeRefusedError(f"{member.address} is not heard: start it, or choose another",
                                  ErrorCode.TRANSFER_FAILED)
     raft.transfer_to = node_id
-    raft.transfer_deadline_ms = raft.now_ms + raft.election_timeout_ms
+    raft.transfer_deadline_ms = raft.now_ms + timeout_ms
     raft.transfer_asked = False
 
 
