@@ -7,6 +7,7 @@ import unittest
 from unittest import mock
 
 from raftnet.client import Client
+from raftnet.client import connection as connections
 from raftnet.client import link as links
 from raftnet.client import patience as patiences
 from raftnet.client.connection import Connection, clock
@@ -214,6 +215,38 @@ class TestSilence(LinkTest):
         self.assertEqual(client.queue().size(), (0, 0))
         self.assertEqual(far.dialled, 3)            # and now it is known
         self.assertGreater(client._link.patience.round_trip_s(far.address), 0.29)
+
+
+class TestNames(unittest.TestCase):
+    """A name with several addresses, one of which swallows everything."""
+
+    def setUp(self):
+        full = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.addCleanup(full.close)
+        for _ in range(4):              # more than wait there: further ones are not even refused
+            waiting = socket.socket()
+            self.addCleanup(waiting.close)
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        self.good = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.good.close)
+        self.full = full
+
+    def connect(self, *servers: socket.socket, limit_s: float) -> socket.socket:
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())
+                  for server in servers]
+        with mock.patch.object(connections.socket, "getaddrinfo", lambda *_, **__: places):
+            sock = connections._connect("name.example:5001", limit_s)
+        self.addCleanup(sock.close)
+        return sock
+
+    def test_all_addresses_share_the_time(self):
+        sock = self.connect(self.full, self.good, limit_s=1.0)
+        self.assertEqual(sock.getpeername(), self.good.getsockname())
+        began = clock()
+        with self.assertRaises(TimeoutError):
+            self.connect(self.full, self.full, self.full, limit_s=0.6)
+        self.assertLess(clock() - began, 1.2)
 
 
 class TestLeaving(LinkTest):

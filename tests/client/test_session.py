@@ -142,6 +142,22 @@ class SessionTest(unittest.TestCase):
         self.assertIsNone(self.reply(*again[0][:2]))
         self.assertEqual(len(self.session.take_answers()), 1)
 
+    def test_what_is_resumed_is_unknown_until_it_is_answered(self):
+        """An earlier sending, by whoever gave us the number, may have been executed."""
+        self.session = ClientSession(b"s" * 16, 5, resumed=True)
+        self.assertFalse(self.session.known)
+        self.session.submit(COMMAND)
+        self.assertFalse(self.session.known)
+        (request_id, head, _), = self.sent()
+        self.session.receive(Kind.ERROR, request_id, error(ErrorCode.NOT_LEADER))
+        self.assertFalse(self.session.known)
+        self.session.connection_lost()
+        (request_id, head, _), = self.sent()
+        self.reply(request_id, head)
+        self.assertTrue(self.session.known)
+        self.session.submit(COMMAND)
+        self.assertTrue(self.session.known, "nobody has sent that one before")
+
     def test_what_is_known(self):
         cases = [
             ("never sent", [], True),

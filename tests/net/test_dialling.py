@@ -77,6 +77,15 @@ class DialTest(unittest.TestCase):
         """Where the socket that was made leads."""
         return self.sockets[-1].getpeername()[0]
 
+    def test_where_it_was_refuses(self):
+        """That decides: another address of the name, which swallows everything, must not hide that
+        the process is gone."""
+        port = self.closed_port()
+        dial = self.dial(Answers("203.0.113.1", "127.0.0.1"), port, place("127.0.0.1"))
+        self.wait(lambda: self.failures)
+        self.assertEqual(self.failures[0][1:], (True, False))
+        self.assertEqual(dial.place, place("127.0.0.1"))
+
     def closed_port(self) -> int:
         """One that nobody listens at."""
         with listen("127.0.0.1") as server:

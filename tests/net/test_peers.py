@@ -10,7 +10,7 @@ from raftnet.net.loop import Loop
 from raftnet.net.peers import Peers
 from raftnet.net.sockets import follow_rate
 from raftnet.raft.entry import EntryKind, encode_entry
-from raftnet.raft.types import Append, Heartbeat, PreVote
+from raftnet.raft.types import Append, Heartbeat, PreVote, TimeoutNow
 from raftnet.wire import requests
 from raftnet.wire.address import format_address
 from raftnet.wire.frames import FrameReader, Kind, encode_frame
@@ -266,7 +266,7 @@ class TestPeers(unittest.TestCase):
         return self.peers._peers[self.address].connection is not None
 
     def test_a_slow_path_gets_more_time_and_a_quick_one_less(self):
-        self.assertEqual(self.limits(4), [3_000, 6_000, 6_000, 6_000])
+        self.assertEqual(self.limits(5), [3_000, 6_000, 12_000, 24_000, 30_000])
         self.turn_until(self.loop_has_connection, 10)
         sock = self.accept()
         self.node.clock_ms += 5_000
@@ -285,6 +285,46 @@ class TestPeers(unittest.TestCase):
         sock.close()
         self.up()
         self.assertEqual(self.peers._peers[self.address].limit_ms, 3_000)
+
+    def test_one_that_is_silent_among_quick_ones(self):
+        """Long dials would notice late that it is back."""
+        self.up()
+        other = socket.create_server(("127.0.0.1", 0))      # accepts, and never greets
+        self.addCleanup(other.close)
+        address = format_address(*other.getsockname())
+        self.peers.set_targets([self.address, address])
+        for _ in range(400):
+            self.turn(100)
+        self.assertEqual(self.peers._peers[address].limit_ms, 6_000)
+
+    def test_brief_connections_are_made_ever_more_rarely(self):
+        """Who greets and closes at once, again and again."""
+        times = []
+        dial = self.peers._dial
+        self.peers._dial = lambda peer, now_ms: (times.append(now_ms), dial(peer, now_ms))
+        for number in range(12):
+            self.turn_until(lambda: len(times) > number, 4)
+            self.up().close()
+            self.turn_until(lambda: not self.peers.is_ready(self.address))
+        self.turn_until(lambda: len(times) > 12, 4)
+        waits = [b - a for a, b in zip(times, times[1:])]
+        self.assertLess(waits[0], 30, "the first end may be chance")
+        self.assertGreater(waits[-1], 1_900)
+        sock = self.up()
+        self.node.clock_ms += 6_000
+        sock.close()
+        before = len(times)
+        self.turn_until(lambda: len(times) > before)
+        self.assertLess(times[-1] - self.node.clock_ms, 30)
+
+    def test_who_hands_over_sends_its_log_first(self):
+        sock = self.up()
+        entry = encode_entry(4, 3, EntryKind.EMPTY, b"")
+        self.peers.send_message(self.address, 2, Append(3, 3, 3, 3, [entry]))
+        self.peers.send_message(self.address, 2, TimeoutNow(3))
+        self.received.clear()
+        self.turn_until(lambda: len(self.hear(sock)) >= 2)
+        self.assertEqual([kind for kind, _, _ in self.received], [Kind.APPEND, Kind.TIMEOUT_NOW])
 
     def limits(self, count: int) -> list[int]:
         """How long so many dials are waited for, which nobody answers; whole seconds, in ms."""

@@ -100,6 +100,10 @@ class TimingTest(unittest.TestCase):
         clocked.voters, clocked.needed = [], 0
         clocked.samples(3000)               # to a learner
         self.assertEqual(clocked.times, (500, 100))
+        clocked.timing.follow(4000, 1000)   # the others were removed since
+        clocked.timing.lead()
+        clocked.samples(*[3000] * 300, every_ms=100)
+        self.assertLessEqual(clocked.times[0], 600)
 
     def test_greetings_count_for_a_second_at_most(self):
         """One sample, and its packet may have been lost: the true round trip is soon known."""
@@ -150,6 +154,38 @@ class TimingTest(unittest.TestCase):
         clocked.samples(*[clocked.times[0] * 4 // 5 // 4] * 500, every_ms=100)
         self.assertEqual(clocked.times, before)
 
+    def test_shrinks_all_the_way(self):
+        """However slow it was: what was needed before a step down counts no more after it."""
+        for rtt in (300, 500, 1000, 3000):
+            with self.subTest(rtt=rtt):
+                clocked = Clocked()
+                clocked.samples(*[rtt] * 60, every_ms=1000)
+                clocked.samples(*[1] * 1200, every_ms=100)
+                self.assertLess(clocked.times[0], 500 * 4 / 3)
+
+    def test_held_up_answers_that_come_one_by_one(self):
+        """A path that was cut for a while: TCP brings what waited bit by bit."""
+        clocked = Clocked()
+        clocked.beats(SAMPLES_MAX, lambda number: False)
+        sent = range(clocked.now_ms + 100, clocked.now_ms + 5_000, 100)
+        for at in sent:
+            clocked.timing.beat_sent(2, at)
+        for number, at in enumerate(sent):
+            clocked.timing.beat_answered(2, at, sent[-1] + 1000 + number * 2 * SPACING_MS)
+            clocked.judge()
+        self.assertEqual(clocked.times, (500, 100))
+
+    def test_one_late_vote(self):
+        """It may have waited for a disk; elections that go on tell better."""
+        clocked = Clocked()
+        clocked.timing.voted(2, 6000, 0)
+        clocked.judge()
+        self.assertEqual(clocked.times[0], 4000)
+        for at in (10_000, 20_000, 30_000):
+            clocked.timing.voted(2, 6000, at)
+            clocked.judge()
+        self.assertEqual(clocked.times[0], 20_000)
+
     def test_a_short_relief_does_not_shrink(self):
         clocked = Clocked()
         clocked.samples(*[1000] * SAMPLES_MAX)
@@ -183,8 +219,8 @@ class TimingTest(unittest.TestCase):
         follower = Clocked()
         follower.timing.follow(1, 0)
         self.assertEqual(follower.times, (500, 100))
-        follower.timing.follow(2 ** 32 - 1, 0)
-        self.assertEqual(follower.times, (60_000, 1000))
+        follower.timing.follow(2 ** 32 - 1, 2 ** 32 - 1)
+        self.assertEqual((*follower.times, follower.timing.rtt_ms), (60_000, 1000, 60_000))
 
     def test_bounds_of_the_configuration(self):
         clocked = Clocked(heartbeat_ms=10, heartbeat_ms_max=50, election_timeout_ms=60,
