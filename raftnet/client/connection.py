@@ -8,6 +8,7 @@ and what to do then, is link.py's affair.
 import os
 import select
 import socket
+import sys
 import time
 
 from raftnet.errors import ErrorCode, FrameError, MalformedError, RefusedError
@@ -17,6 +18,7 @@ from raftnet.wire.frames import FrameReader, Kind
 
 READ_BYTES = 256 * 1024
 NO_CLUSTER = bytes(16)
+_TCP_THIN_LINEAR_TIMEOUTS = 16      # linux/tcp.h: what is lost again and again is not sent ever later
 _GREETING_FACTOR = 4        # times what connecting took: a packet may be lost, and sent again
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -50,6 +52,8 @@ class Connection:
             raise MalformedError(f"{address} is no address: {error}") from error
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sys.platform == "linux":
+                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
             connected = clock()
             if dial_s is not None:
                 greet_s = max(dial_s, _GREETING_FACTOR * (connected - began))

@@ -239,7 +239,7 @@ class Link:
         self._left[address] = now
         if isinstance(error, TimeoutError):
             if now < deadline:          # else it had less time than it should have
-                self.patience.too_late()
+                self.patience.too_late(address)
             self._avoided[address] = now + AVOID_S
         elif dialled:       # others may name it until they have noticed too
             self._avoided[address] = now + self._pause_s(now)

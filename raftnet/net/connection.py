@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from raftnet.config import NetConfig
 from raftnet.net.loop import READ, WRITE, Loop
+from raftnet.net.sockets import send_promptly
 from raftnet.wire.frames import FrameReader, encode_frame
 
 # It is no use to join more than a socket takes at once.
@@ -60,7 +61,7 @@ class Connection:
         self._closing = ""              # close with this reason when the output is written
         self._events = READ
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_promptly(sock)
         loop.watch(sock, READ, self._on_events)
 
     @property

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import socket
 import struct
+import sys
 import termios
 
 from raftnet.errors import RaftnetError
@@ -17,6 +18,7 @@ from raftnet.wire.address import parse_address
 # more rarely, and would be silent long after the path has healed. Longer where elections are.
 _UNACKNOWLEDGED_MS_MIN = 10_000
 _UNACKNOWLEDGED_TIMEOUTS = 3
+_TCP_THIN_LINEAR_TIMEOUTS = 16  # linux/tcp.h; for streams of few packets only
 # A connection of a node whose machine went down without a word ends by itself: until then a second
 # process of that node is taken for an impostor.
 _KEEPALIVE_MS_MIN = 15_000
@@ -57,6 +59,14 @@ def dialling_socket(family: int) -> socket.socket:
     sock.setblocking(False)
     _hold_unsent(sock, UNSENT_BYTES_FIRST)
     return sock
+
+
+def send_promptly(sock: socket.socket) -> None:
+    """Small frames leave at once, and where they are lost, again and again at the same interval:
+    the usual doubling would make a few lost heartbeats a silence of half a minute on a long path."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sys.platform == "linux":
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
 
 
 def follow_rate(sock: socket.socket, sent_bytes: int, elapsed_ms: int) -> None:

@@ -23,7 +23,8 @@ SAMPLES_MAX = 32            # the newest of a peer
 BEATS_MAX = 64              # heartbeats without an answer that are remembered, of a peer
 SPACING_MS = 50             # closer samples tell the same: a backlog that was held up counts once
 SINGLE_MS_MAX = 1_000       # one sample alone, which may have waited for a lost packet or a disk
-SHRINK_AFTER_MS = 10_000    # the need must have been small for so long
+# The need must have been small for so long, and for so many timeouts.
+SHRINK_AFTER_MS, SHRINK_AFTER_TIMEOUTS = 10_000, 4
 _SHRINK_HEARTBEATS = 3      # of the interval until now, a smaller timeout holds at least
 _OUTLIER_FROM = 6           # one sample of four is an outlier already, two of fourteen and so on
 _STEP_MS = 100              # timeouts above the floor are multiples of this
@@ -93,6 +94,7 @@ class Timing:
         self.bottleneck = 0                     # whose link decides; 0: nobody's, or not known
         self._low_since_ms: int | None = None   # the need is small since then
         self._low_ms = 0                        # the largest of the small ones
+        self._shrink_after_ms = 0               # since then
 
     def keep(self, members: set[int]) -> None:
         """Forget who is no member."""
@@ -178,11 +180,13 @@ class Timing:
             return
         if self._low_since_ms is None:
             self._low_since_ms, self._low_ms = now_ms, 0
+            self._shrink_after_ms = max(SHRINK_AFTER_MS,
+                                        SHRINK_AFTER_TIMEOUTS * self.election_timeout_ms)
         self._low_ms = max(self._low_ms, need_ms)
-        if now_ms - self._low_since_ms >= SHRINK_AFTER_MS:
+        if now_ms - self._low_since_ms >= self._shrink_after_ms:
             # In steps: who was heard a heartbeat ago must not seem silent now.
             self._set(max(self._low_ms, _SHRINK_HEARTBEATS * self.heartbeat_ms))
-            self._low_since_ms = now_ms - SHRINK_AFTER_MS + self.election_timeout_ms
+            self._low_since_ms, self._shrink_after_ms = now_ms, self.election_timeout_ms
             self._low_ms = need_ms      # what was larger before this step counts no more
 
     def _need_ms(self, link: Link) -> int:

@@ -4,7 +4,7 @@ import random
 import unittest
 
 from raftnet.config import RaftConfig
-from raftnet.raft.timing import SAMPLES_MAX, SHRINK_AFTER_MS, SPACING_MS, Timing
+from raftnet.raft.timing import SAMPLES_MAX, SHRINK_AFTER_TIMEOUTS, SPACING_MS, Timing
 
 
 class Clocked:
@@ -146,7 +146,7 @@ class TimingTest(unittest.TestCase):
         self.assertEqual(clocked.times[0], 4000)
         while clocked.times[0] == 4000:
             clocked.samples(200 + clocked.now_ms % 3, every_ms=100)
-        self.assertAlmostEqual(clocked.now_ms - began, SHRINK_AFTER_MS, delta=3200)
+        self.assertAlmostEqual(clocked.now_ms - began, SHRINK_AFTER_TIMEOUTS * 4000, delta=3200)
         self.assertLess(clocked.times[0], 4000 * 3 // 4)
         self.assertGreaterEqual(clocked.times[0], 900)
         # a need that is a little smaller moves nothing, however long
