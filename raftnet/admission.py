@@ -39,6 +39,7 @@ class Admission:
         self._replica = replica
         self._waiting: dict[int, list[_Asker]] = {}     # by entry index
         self._transfers: list[_Asker] = []
+        self._transfers_end_ms = 0      # who leads now should be known by then
 
     def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
         """A JOIN, INVITE or CHANGE."""
@@ -227,6 +228,12 @@ class Admission:
             for asker in transfers:
                 replica.refuse(asker.client, asker.request_id, ErrorCode.TRANSFER_FAILED,
                                "the other node did not take over in time; this one goes on")
+        elif self._transfers and not replica.leads and replica.now_ms >= self._transfers_end_ms:
+            transfers, self._transfers = self._transfers, []
+            for asker in transfers:
+                replica.refuse(asker.client, asker.request_id, ErrorCode.LEADERSHIP_LOST,
+                               "this node leads no more, and does not know who does: look at the "
+                               "status of the others")
 
     def leader_changed(self) -> None:
         """Another leader is known: transfers are done."""
@@ -239,6 +246,8 @@ class Admission:
 
     def leadership_lost(self) -> None:
         """Whoever waits for a change must look whether it was done."""
+        replica = self._replica
+        self._transfers_end_ms = replica.now_ms + 2 * replica.raft.election_timeout_ms
         for waiting in self._waiting.values():
             for asker in waiting:
                 self._replica.refuse(asker.client, asker.request_id, ErrorCode.LEADERSHIP_LOST,

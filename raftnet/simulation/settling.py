@@ -66,8 +66,8 @@ class Settling:
         if not self._stays_slow:
             cluster.network.profile = NetworkProfile()
             cluster.round_trip_ms = cluster.network.profile.round_trip_ms
-        # What is damaged costs a connection here, and on a real one hardly ever.
-        cluster.network.profile.corrupt = 0
+        # What is lost or damaged is lost for good here, and sent again on a real connection.
+        cluster.network.profile.loss = cluster.network.profile.corrupt = 0
         for node in list(cluster.nodes.values()):
             node.disk_profile = DiskProfile()
             node.disk.full = False

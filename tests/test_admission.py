@@ -1,0 +1,199 @@
+"""Operators that change the members of a cluster of Replicas: refused, done, or told that nobody
+knows; learners that stay, transfers, a target of several members."""
+
+import unittest
+
+from raftnet.errors import ErrorCode
+from raftnet.raft.membership import MEMBERS_MAX
+from raftnet.wire import joining
+from raftnet.wire.frames import Kind
+from tests.test_identity import A, B, C, D, E, IdentityCase, members, voters
+
+
+class TestChanges(IdentityCase):
+    """What operators ask for."""
+
+    def test_a_removed_node_learns_it_and_is_quiet(self):
+        away = self.follower()
+        kind, body = self.change(joining.CHANGE_REMOVE, away)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.assertIn(f"{away} (node ", joining.decode_change_reply(body)[1])
+        node = self.nodes.nodes[away]
+        self.nodes.run_until(lambda: node.replica.role_name == "removed")
+        term = self.nodes.serving().replica.raft.current_term
+        self.nodes.kill(away)
+        self.nodes.revive(away)
+        for _ in range(300):
+            self.nodes.step()
+        self.assertEqual(node.replica.role_name, "removed")
+        self.assertEqual(node.replica.raft.current_term, term)
+        self.assertEqual(self.nodes.serving().replica.raft.current_term, term)
+        self.assert_error(self.nodes.enqueue(node, b"x"), ErrorCode.NOT_LEADER)
+        self.assert_error(self.change(joining.CHANGE_REMOVE, away), ErrorCode.NOT_A_MEMBER)
+
+    def test_a_node_id_names_a_member_too(self):
+        away = self.nodes.nodes[self.follower()]
+        kind, _ = self.change(joining.CHANGE_REMOVE, f"{away.replica.node_id:016x}")
+        self.assertEqual(kind, Kind.CHANGE_REPLY)
+        self.assertEqual(len(voters(self.nodes.serving())), 2)
+
+    def test_the_leader_removes_itself_and_hands_over(self):
+        leader = self.nodes.serving()
+        term = leader.replica.raft.current_term
+        kind, body = self.change(joining.CHANGE_REMOVE, leader.begin.address)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.nodes.run_until(lambda: self.nodes.serving() not in (None, leader))
+        self.assertEqual(self.nodes.serving().replica.raft.current_term, term + 1)
+        self.assertEqual(len(voters(self.nodes.serving())), 2)
+        self.nodes.run_until(lambda: leader.replica.role_name == "removed")
+
+    def test_the_live_quorum_is_kept(self):
+        leader = self.nodes.serving()
+        away = self.follower()
+        other = next(a for a in (A, B, C) if a not in (away, leader.begin.address))
+        self.nodes.kill(away)
+        for _ in range(100):
+            self.nodes.step()
+        self.assert_error(self.change(joining.CHANGE_REMOVE, other), ErrorCode.QUORUM_AT_RISK)
+        kind, _ = self.change(joining.CHANGE_REMOVE, away)
+        self.assertEqual(kind, Kind.CHANGE_REPLY)
+
+    def test_transfer(self):
+        leader = self.nodes.serving()
+        to = self.follower()
+        kind, body = self.change(joining.CHANGE_TRANSFER, to)
+        self.assertEqual((kind, joining.decode_change_reply(body)),
+                         (Kind.CHANGE_REPLY, (0, f"{to} leads")))
+        self.nodes.run_until(self.nodes.settled)
+        self.assertEqual(self.nodes.serving().begin.address, to)
+        self.assertIsNot(self.nodes.serving(), leader)
+        kind, body = self.change(joining.CHANGE_TRANSFER, to)
+        self.assertIn("already", joining.decode_change_reply(body)[1])
+
+    def test_a_transfer_of_which_nobody_tells_the_outcome(self):
+        """This node leads no more, and never hears who does (seed 42000092)."""
+        leader, to = self.nodes.serving(), self.follower()
+        others = [a for a in (A, B, C) if a != leader.begin.address]
+        self.nodes.answers = []
+        self.nodes.ask(leader, Kind.CHANGE, joining.encode_change(joining.CHANGE_TRANSFER, [to]))
+        self.nodes.cut = {(a, b) for o in others for a, b in ((o, leader.begin.address),
+                                                              (leader.begin.address, o))}
+        self.nodes.run_until(lambda: not leader.replica.leads)
+        self.nodes.run_until(lambda: self.nodes.answers, 3_000)
+        (_, _, kind, body), = self.nodes.answers
+        self.assert_error((kind, body), ErrorCode.LEADERSHIP_LOST)
+
+    def test_a_transfer_that_comes_to_nothing(self):
+        leader, to = self.nodes.serving(), self.follower()
+        self.nodes.cut = {(leader.begin.address, to)}
+        self.assert_error(self.change(joining.CHANGE_TRANSFER, to), ErrorCode.TRANSFER_FAILED)
+        self.assert_enqueued(self.nodes.enqueue(leader, b"on"))
+
+    def test_the_members_are_set(self):
+        for address in (D, E):
+            self.nodes.add(address)         # lone founders
+        kind, body = self.change(joining.CHANGE_SET, C, D, E)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.nodes.run_until(lambda: voters(self.nodes.nodes[D]) == {C, D, E}
+                             if self.nodes.nodes[D].replica.raft else False, 60_000)
+        self.nodes.run_until(lambda: self.nodes.serving() is not None
+                             and not self.nodes.serving().replica.raft.membership.target)
+        for address in (A, B):
+            self.nodes.run_until(
+                lambda: self.nodes.nodes[address].replica.role_name == "removed")
+        leader = self.nodes.serving()
+        self.assertEqual({m.address for m in leader.replica.raft.membership.members}, {C, D, E})
+        self.assert_enqueued(self.nodes.enqueue(leader, b"on"))
+
+    def test_an_invitation(self):
+        leader = self.nodes.serving()
+        d = self.nodes.add(D)
+        self.nodes.run_until(lambda: d.replica.why_not_serving() is None)
+        invite = joining.encode_invite(leader.replica.cluster_id, leader.begin.address,
+                                       joining.JOIN_STAYS)
+        for _ in range(2):                  # a member answers too
+            kind, body = self.nodes.answer_to(d, Kind.INVITE, invite)
+            self.assertEqual(kind, Kind.INVITE_REPLY, body)
+            self.nodes.run_until(lambda: D in members(leader) and self.nodes.settled())
+        for _ in range(100):
+            self.nodes.step()
+        self.assertEqual(voters(leader), {A, B, C})     # it stays a learner
+
+    def test_an_invitation_to_a_node_with_data_of_its_own(self):
+        leader = self.nodes.serving()
+        d = self.nodes.add(D)
+        self.nodes.run_until(lambda: d.replica.why_not_serving() is None)
+        self.assert_enqueued(self.nodes.enqueue(d, b"mine"))
+        answer = self.nodes.answer_to(d, Kind.INVITE, joining.encode_invite(
+            leader.replica.cluster_id, leader.begin.address))
+        self.assert_error(answer, ErrorCode.NOT_EMPTY)
+
+    def test_an_invitation_to_a_removed_node(self):
+        away = self.follower()
+        self.change(joining.CHANGE_REMOVE, away)
+        node, leader = self.nodes.nodes[away], self.nodes.serving()
+        self.nodes.run_until(lambda: node.replica.role_name == "removed")
+        self.assertEqual(self.change(joining.CHANGE_SET, A, B, C)[0], Kind.CHANGE_REPLY)
+        for _ in range(200):
+            self.nodes.step()
+        # It stays outside until somebody empties it, and nobody takes the refusal for his own.
+        self.assertIs(self.nodes.serving(), leader)
+        self.assertEqual(leader.replica.role_name, "leader")
+        self.assertNotIn(away, voters(leader))
+        self.nodes.kill(away)
+        self.nodes.down.discard(away)
+        node.wipe()
+        self.nodes.run_until(lambda: self.all_in(3))
+
+    def test_wrong_changes(self):
+        for operation, addresses in ((joining.CHANGE_SET, ["nowhere"]),
+                                     (joining.CHANGE_SET, ["a..b:80"]),
+                                     (joining.CHANGE_SET, [" 127.0.0.1:5001"]),
+                                     (joining.CHANGE_SET, ["127.0.0.1:05001"]),
+                                     (joining.CHANGE_SET, [A, A])):
+            self.assert_error(self.change(operation, *addresses), ErrorCode.BAD_REQUEST)
+        for name in (D, "x", "0" * 16):
+            self.assert_error(self.change(joining.CHANGE_REMOVE, name), ErrorCode.NOT_A_MEMBER)
+        away = self.nodes.nodes[self.follower()]
+        self.assert_error(self.nodes.answer_to(away, Kind.CHANGE, joining.encode_change(
+            joining.CHANGE_REMOVE, [A])), ErrorCode.NOT_LEADER)
+
+    def test_a_new_leader_goes_on_with_the_target(self):
+        """It dials whom the target names, though no membership is new to it (seed 11000717)."""
+        for _ in range(100):
+            self.nodes.step()           # until nobody is a stranger any more
+        self.assertEqual(self.change(joining.CHANGE_SET, A, B, C, D)[0], Kind.CHANGE_REPLY)
+        self.nodes.run_until(self.nodes.settled)
+        self.change(joining.CHANGE_TRANSFER, self.follower())
+        self.nodes.run_until(self.nodes.settled)
+        self.nodes.add(D)
+        self.nodes.run_until(lambda: self.nodes.nodes[D].replica.raft is not None
+                             and voters(self.nodes.nodes[D]) == {A, B, C, D})
+
+    def test_many_targets(self):
+        leader = self.nodes.serving()
+        long = [f"{'a' * 60}.{'b' * 60}.{number}:80" for number in range(1_000)]
+        kind, body = self.change(joining.CHANGE_SET, *long)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.assertEqual(len(leader.replica.raft.membership.target), 1_000)
+        kind, body = self.change(joining.CHANGE_SET, A, B, C)
+        self.assertEqual(kind, Kind.CHANGE_REPLY, body)
+        self.nodes.run_until(lambda: not leader.replica.raft.membership.target)
+
+    def test_status_tells(self):
+        away = self.follower()
+        self.nodes.kill(away)
+        for _ in range(100):
+            self.nodes.step()
+        for node in self.nodes.alive():     # followers know it too
+            status = node.replica.reads.status()
+            member = next(m for m in status.members if m.address == away)
+            self.assertFalse(member.reachable)
+            self.assertGreaterEqual(member.silent_ms, 1_900)
+            self.assertTrue(all(m.reachable for m in status.members if m.address != away))
+            self.assertEqual((status.state_version, status.target), (1, []))
+        self.assertLess(len(status.members), MEMBERS_MAX)
+
+
+if __name__ == "__main__":
+    unittest.main()
