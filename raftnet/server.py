@@ -256,7 +256,7 @@ class Server:
         node_id = connection.identity
         if node_id and self._peer_of.get(node_id) is connection:
             del self._peer_of[node_id]
-            self.actions.say("connect", "%s has gone: %s", connection.greeting.address, reason)
+            self.actions.say("peer gone", "%s has gone: %s", connection.greeting.address, reason)
         else:
             self.actions.say("accept", "connection from %s ended: %s", connection.name, reason)
 
@@ -371,7 +371,7 @@ class Server:
         if older is not None:
             older.close("replaced by a newer connection of the same node")
         else:
-            self.actions.say("connect", "%s has connected", hello.address)
+            self.actions.say("peer connected", "%s has connected", hello.address)
 
     def heard_ms(self, node_id: int) -> int:
         """When the last complete frame came from that peer; 0: none on this connection."""
