@@ -25,11 +25,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from raftnet.client import Client
 from raftnet.client.entries import entry_lines
-from raftnet.errors import RaftnetError
+from raftnet.errors import MalformedError, RaftnetError
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.wire.address import PORT_MAX, parse_address
 from raftnet.wire.requests import NodeStatus
 from tools.emulatednetwork import Network
+from tools.linkprofile import LinkProfile
 from tools.netem import TrafficControl, count_text
 from tools.processes import (READY_S, ROOT, STATUS_S, LocalCluster, NodeProcess, check_digests,
                              port_is_taken, wait_until)
@@ -382,7 +383,7 @@ def _parser() -> argparse.ArgumentParser:
         "this machine. Exit status 0 only if every step held.")
     parser.add_argument("--ctrl-c", action="store_true",
                         help="stop the leader and another with Ctrl-C, not with kill -9")
-    parser.add_argument("--netem", metavar="PROFILE", nargs="?", const=BAD_NETWORK,
+    parser.add_argument("--netem", metavar="PROFILE", nargs="?", const=BAD_NETWORK, type=_profile,
                         help="over a bad network, in tc's words; needs root, and takes minutes "
                         f"(default: {BAD_NETWORK.replace('%', '%%')})")
     parser.add_argument("--port", metavar="PORT", type=_port, default=0,
@@ -390,6 +391,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", metavar="DIR",
                         help="keep directories and logs there (default: a temporary directory)")
     return parser
+
+
+def _profile(text: str) -> str:
+    try:
+        LinkProfile.parse(text)
+    except MalformedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _port(text: str) -> int:

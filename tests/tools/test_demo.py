@@ -25,6 +25,11 @@ class Demonstration(unittest.TestCase):
                       "heartbeat received from leader", "all 6 have digest"):
             self.assertIn(words, done.stdout)
 
+    def test_a_network_that_is_none(self):
+        done = self.run_demo("--netem", "delay soon")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("delay TIME", done.stderr.splitlines()[-1])
+
     def test_a_directory_in_use_is_refused(self):
         with tempfile.TemporaryDirectory() as directory:
             os.mkdir(os.path.join(directory, "127.0.0.1-15999"))
