@@ -18,7 +18,7 @@ from raftnet.wire.frames import FrameReader, Kind
 
 READ_BYTES = 256 * 1024
 NO_CLUSTER = bytes(16)
-_TCP_THIN_LINEAR_TIMEOUTS = 16      # linux/tcp.h: what is lost again and again is not sent ever later
+_TCP_THIN_LINEAR_TIMEOUTS = 16      # linux/tcp.h: what is lost again is not sent ever later
 _GREETING_FACTOR = 4        # times what connecting took: a packet may be lost, and sent again
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
