@@ -63,7 +63,7 @@ def dialling_socket(family: int) -> socket.socket:
 
 def send_promptly(sock: socket.socket) -> None:
     """Small frames leave at once, and where they are lost, again and again at the same interval:
-    the usual doubling would make a few lost heartbeats a silence of half a minute on a long path."""
+    the usual doubling would make a few lost heartbeats a silence of half a minute on a long way."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if sys.platform == "linux":
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
