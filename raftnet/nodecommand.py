@@ -9,7 +9,6 @@ import ipaddress
 import json
 import os
 import random
-import signal
 import sys
 from typing import NoReturn
 
@@ -157,8 +156,6 @@ def main(argv: list[str] | None = None) -> None:
     if not __debug__:
         sys.exit("node.py: assertions keep the data safe: start without -O")
     _open_standard_descriptors()
-    for number in (signal.SIGINT, signal.SIGTERM):      # until the server listens to them
-        signal.signal(number, lambda number, frame: sys.exit(0))
     parser = _parser()
     arguments = parser.parse_args(argv)
     address = _positional(parser, arguments)

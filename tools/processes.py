@@ -326,6 +326,9 @@ class LocalCluster:
         running = [node for node in self.nodes if node.running]
         for node in running:
             node.resume()
+            # One that has just been started: the interpreter would answer the signal in its way.
+            wait_until(lambda: node.log_text() or not node.running, timeout_s,
+                       f"{node.address} begins")
             node.signal(signal.SIGINT)
         problems = []
         deadline = time.monotonic() + timeout_s
