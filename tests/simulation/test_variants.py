@@ -5,12 +5,22 @@ comes from a search (`python3 -m tests.simulation.variants --search`); it must b
 the simulator changes, because a seed means another course then.
 """
 
+import multiprocessing
+import os
 import unittest
+from concurrent.futures import ProcessPoolExecutor
 
+from tests.simulation.breaking import Caught
 from tests.simulation.variants import VARIANTS, read_record
 
 VARIANTS_MIN = 24
 MEDIAN_MAX = 2_000      # seeds
+
+
+def replay(name: str, broken: bool) -> Caught | None:
+    """The recorded run of that variant, in a process of the pool."""
+    found = read_record()[name]
+    return VARIANTS[name].run(found["seed"], found["run_ms"], broken)
 
 
 class VariantsTest(unittest.TestCase):
@@ -28,18 +38,23 @@ class VariantsTest(unittest.TestCase):
                 self.assertEqual(found["nodes"], VARIANTS[name].nodes)
                 self.assertLessEqual(found["median"], MEDIAN_MAX)
 
+    def replayed(self, broken: bool):
+        """(name, what was caught) of every variant; as many at once as there are cores."""
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+            runs = {name: pool.submit(replay, name, broken) for name in self.record}
+            for name, run in runs.items():
+                yield name, run.result()
+
     def test_every_variant_is_caught_by_its_seed(self):
-        for name, found in self.record.items():
+        for name, caught in self.replayed(broken=True):
             with self.subTest(variant=name):
-                caught = VARIANTS[name].run(found["seed"], found["run_ms"])
                 self.assertIsNotNone(caught, "the simulator changed? search anew: python3 -m "
                                      f"tests.simulation.variants --search '{name}'")
-                self.assertEqual(caught.by, found["caught_by"])
+                self.assertEqual(caught.by, self.record[name]["caught_by"])
 
     def test_the_same_seeds_are_clean_without_the_variant(self):
-        for name, found in self.record.items():
+        for name, caught in self.replayed(broken=False):
             with self.subTest(variant=name):
-                caught = VARIANTS[name].run(found["seed"], found["run_ms"], broken=False)
                 self.assertIsNone(caught)
 
 
