@@ -27,6 +27,8 @@ class RaftConfig:
     uncommitted_bytes_max: int = 64 * MIB   # then propose raises BusyError
     apply_bytes_max: int = 4 * MIB          # committed entries handed out by one Ready
     log_memory_bytes_max: int = 64 * MIB    # applied entries kept in memory for followers
+    snapshot_chunk_bytes: int = 256 * KIB   # of one SNAPSHOT message
+    snapshot_window_bytes: int = 4 * MIB    # of them on their way to a follower, unanswered
 
 
 @dataclass(slots=True)
@@ -90,6 +92,19 @@ class NetConfig:
 
 
 @dataclass(slots=True)
+class SnapshotConfig:
+    """When the log is compacted, and how much of it stays."""
+
+    log_bytes_min: int = 64 * MIB           # a smaller log is left alone
+    log_per_snapshot: int = 2               # else: larger than so many times the last snapshot
+    tail_bytes: int = 16 * MIB              # of the log kept below a snapshot, for slow followers
+    held_log_bytes_max: int = 1024 * MIB    # while a follower installs, the log is cut above this
+    slice_ms: int = 5                       # of one turn, for building an installed snapshot
+    retry_ms: int = 60_000                  # after one that failed
+    kept_ms: int = 60_000                   # a replaced snapshot stays readable for a backup
+
+
+@dataclass(slots=True)
 class Config:
     """All of a node's settings."""
 
@@ -98,4 +113,5 @@ class Config:
     machine: MachineConfig = field(default_factory=MachineConfig)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     net: NetConfig = field(default_factory=NetConfig)
+    snapshot: SnapshotConfig = field(default_factory=SnapshotConfig)
     log_lines_per_second: int = 3           # of one kind of action; the rest is counted

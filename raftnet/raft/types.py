@@ -9,6 +9,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from raftnet.raft.entry import Entry
+from raftnet.raft.membership import Membership
 
 
 class Role(Enum):
@@ -32,6 +33,18 @@ class EntryId(NamedTuple):
 
     index: int
     term: int
+
+
+class SnapshotMeta(NamedTuple):
+    """What is known of a snapshot without its content."""
+
+    index: int              # the last entry that it contains ...
+    term: int               # ... and its term
+    membership_index: int   # where the newest membership up to `index` stands
+    membership: Membership  # that membership
+    digest: int             # Machine.digest at `index`
+    size: int               # bytes of the file
+    checksum: int           # CRC-32 of the whole file: with the above it identifies a transfer
 
 
 @dataclass(slots=True)

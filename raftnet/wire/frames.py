@@ -36,6 +36,10 @@ class Kind(IntEnum):
     LOG_REPLY = 21
     STATUS = 22
     STATUS_REPLY = 23
+    TAKE_SNAPSHOT = 24
+    SNAPSHOT_TAKEN = 25
+    READ_SNAPSHOT = 26
+    SNAPSHOT_PART = 27
     JOIN = 48
     JOIN_REPLY = 49
     INVITE = 50
@@ -51,6 +55,8 @@ class Kind(IntEnum):
     HEARTBEAT = 70
     HEARTBEAT_REPLY = 71
     TIMEOUT_NOW = 72
+    SNAPSHOT = 73
+    SNAPSHOT_REPLY = 74
 
 
 PEER_KINDS_FROM = 64                # from here on: messages between nodes, after a HELLO only
