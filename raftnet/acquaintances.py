@@ -91,9 +91,11 @@ class Acquaintances:
         if (counted or hello.node_id in raft.votes) and hello.start_term < term:
             return (f"this node answered in term {term}, and its directory knows of term "
                     f"{hello.start_term} at most")
-        # In a later term others may have replaced what was counted here.
-        if counted and hello.start_term == term and (
-                hello.start_log_term, hello.start_index) < (raft.log.term_at(counted), counted):
+        # In a later term others may have replaced what was counted here; never what is committed,
+        # as all below the log's base is, whose terms are forgotten.
+        counted_term = raft.log.term_at(counted)
+        start = (0 if counted_term is None else hello.start_log_term, hello.start_index)
+        if counted and hello.start_term == term and start < (counted_term or 0, counted):
             return (f"this node acknowledged entry {counted} in term {term}, and its directory "
                     f"ends at entry {hello.start_index} of term {hello.start_log_term}")
         return ""

@@ -148,7 +148,7 @@ class Admission:
                                      "data directory and start it again", ErrorCode.NOT_EMPTY)
         if not belongs and replica.raft is not None and not replica.is_quiet:
             raise ChangeRefusedError("disk work is under way here: ask again", ErrorCode.BUSY)
-        if not belongs and not replica.greetings.invited(contact, flags):
+        if not belongs and not replica.greetings.invited(cluster_id, contact, flags):
             raise ChangeRefusedError(
                 f"{replica.address} belongs to cluster {replica.cluster_id.hex()[:8]} and has data "
                 "of its own: empty its directory, or start it at another address",

@@ -99,7 +99,8 @@ class SnapshotConfig:
     log_per_snapshot: int = 2               # else: larger than so many times the last snapshot
     tail_bytes: int = 16 * MIB              # of the log kept below a snapshot, for slow followers
     held_log_bytes_max: int = 1024 * MIB    # while a follower installs, the log is cut above this
-    slice_ms: int = 5                       # of one turn, for building an installed snapshot
+    slice_bytes: int = 256 * KIB            # of an installed one, built into a machine in a turn
+    slice_messages: int = 10_000            # of a replaced machine, given back in a turn
     retry_ms: int = 60_000                  # after one that failed
     kept_ms: int = 60_000                   # a replaced snapshot stays readable for a backup
 

@@ -35,6 +35,7 @@ class ErrorCode(IntEnum):
     QUORUM_AT_RISK = 22
     NOT_EMPTY = 23
     TRANSFER_FAILED = 24
+    NO_SNAPSHOT = 25
 
 
 # What the reader of the code should do; one line each, also shown to people.
@@ -65,6 +66,8 @@ ERROR_MEANING = {
     ErrorCode.QUORUM_AT_RISK:
         "not done: too few of the remaining voters are heard; bring them back first",
     ErrorCode.NOT_EMPTY: "the node has data of its own: empty its directory, then start it again",
+    ErrorCode.NO_SNAPSHOT:
+        "no snapshot was made, or it is held no more: ask this node for a new one",
     ErrorCode.TRANSFER_FAILED: "the same leader goes on: the other node did not take over in time",
 }
 
@@ -105,7 +108,14 @@ class StorageError(RaftnetError):
     """A data directory that the node cannot start with, or a disk that it cannot go on with."""
 
 
-class CorruptFileError(StorageError):
+class DamagedError(StorageError):
+    """What was synced is damaged, missing, cut or of another directory: nothing was changed.
+
+    The node may set its files aside and be taken in anew (storage/damage.py), never go on.
+    """
+
+
+class CorruptFileError(DamagedError):
     """Damage in data that was synced: names the path and the offset in bytes."""
 
     def __init__(self, path: str, offset: int, text: str):

@@ -10,9 +10,10 @@ the Store's.
 
 from raftnet.acquaintances import Acquaintances
 from raftnet.actions import DEBUG, INFO, WARNING
-from raftnet.errors import ChangeRefusedError, ErrorCode
+from raftnet.errors import ChangeRefusedError, ErrorCode, MalformedError
 from raftnet.founding import Founders, Joining, founders_checksum
 from raftnet.raft.election import holds_only_founding
+from raftnet.raft.log import RaftLog
 from raftnet.raft.membership import Member, promises_nothing
 from raftnet.wire import requests
 from raftnet.wire.frames import Kind
@@ -52,8 +53,12 @@ class Greetings:
         self._start = (state.current_term, replica.store.last_term, replica.store.last_index)
 
     def begin(self) -> None:
-        """An empty directory: found or join, as the command line says."""
+        """An empty directory: found or join, as the command line says; one whose damaged files were
+        set aside comes back to its cluster, whatever that says."""
         replica = self._replica
+        if self._healing_contacts:
+            self._ask_to_join(self._healing_contacts[0], JOIN_RETURNING)
+            return
         if replica.start.join:
             self._ask_to_join(replica.start.join, replica.start.join_flags)
             return
@@ -61,6 +66,11 @@ class Greetings:
         replica.actions.say("found", "founding a cluster of %s",
                             ", ".join(self.founders.addresses))
         self._found_if_complete()
+
+    @property
+    def _healing_contacts(self) -> tuple[str, ...]:
+        healing = self._replica.store.healing
+        return healing.contacts if healing is not None else ()
 
     def _ask_to_join(self, contact: str, flags: int) -> None:
         self.founders = None
@@ -262,7 +272,7 @@ class Greetings:
         replica.actions.say("founded", "cluster %s of %d is founded here as node %016x",
                             cluster_id.hex()[:8], len(self.founders.addresses), replica.node_id)
         self.founders = None
-        replica.run([entry])
+        replica.run(RaftLog([entry]))
 
     # --- a lone founder that belongs elsewhere
 
@@ -300,8 +310,15 @@ class Greetings:
         self._ask_to_join(contact, flags)
         return True
 
-    def invited(self, contact: str, flags: int) -> bool:
+    def _comes_back_to(self, cluster_id: bytes) -> bool:
+        """Whether a node without a history may belong there: one that heals, only where it did."""
+        healing = self._replica.store.healing
+        return healing is None or healing.cluster_id in (NO_CLUSTER, cluster_id)
+
+    def invited(self, cluster_id: bytes, contact: str, flags: int) -> bool:
         """Ask `contact` to be taken in; False where this node has data of its own."""
+        if not self._comes_back_to(cluster_id):
+            return False
         if self._replica.raft is not None:
             return self.leave_own_cluster(contact, flags)
         self._ask_to_join(contact, flags)
@@ -326,7 +343,7 @@ class Greetings:
         if asking is None or replica.now_ms < self._ask_deadline_ms:
             return
         if asking.asked:
-            if asking is self._moving:
+            if asking is self._moving or self._healing_contacts:
                 asking.contact = self._next_contact(asking.contact)
             if asking.unanswered():
                 replica.peers_changed = True
@@ -368,8 +385,8 @@ class Greetings:
     def _next_contact(self, contact: str) -> str:
         """Another member than the one that did not answer."""
         replica = self._replica
-        others = [m.address for m in replica.raft.membership.members
-                  if m.node_id != replica.node_id]
+        others = self._healing_contacts or [m.address for m in replica.raft.membership.members
+                                            if m.node_id != replica.node_id]
         if contact not in others:
             return others[0] if others else contact
         return others[(others.index(contact) + 1) % len(others)]
@@ -403,11 +420,14 @@ class Greetings:
             if self.joining is None:
                 self._ask_deadline_ms = replica.now_ms + asking.patience_ms     # the log follows
                 return
+            if not self._comes_back_to(cluster_id):
+                raise MalformedError(f"{address} belongs to cluster {cluster_id.hex()[:8]}, and "
+                                     "the damaged files to another")
             replica.store.join(cluster_id)
             replica.actions.say("joined", "taken into cluster %s as node %016x",
                                 cluster_id.hex()[:8], replica.node_id)
             self.joining = None
-            replica.run([])
+            replica.run(RaftLog([]))
         elif kind == Kind.ERROR:
             self._ask_refused(asking, address, *requests.decode_error(body))
 
@@ -416,7 +436,7 @@ class Greetings:
         replica = self._replica
         if code != ErrorCode.NOT_LEADER:
             leader = address        # which refuses it for now: back to the contact would go astray
-        if not leader and asking is self._moving:
+        if not leader and (asking is self._moving or self._healing_contacts):
             asking.contact = self._next_contact(asking.contact)     # it may have been removed
         if asking.refused(leader):
             replica.peers_changed = True

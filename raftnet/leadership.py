@@ -2,8 +2,8 @@
 
 Rules: requests become batches stamped with replicated time; deadlines of the replicated state are
 noticed by the leader and take effect by an entry; waits that nobody came back for are cancelled;
-a newer version of the replicated state begins once every member knows it; before a stop the
-leadership is handed over. Raft's own part (replication, commitment, check-quorum) is in
+a newer version of the replicated state begins once every member knows it; before a stop, and when
+its disk is full, a leader hands over. Raft's own part (replication, commitment, check-quorum) is in
 raft/leader.py.
 """
 
@@ -11,6 +11,7 @@ from raftnet.errors import ChangeRefusedError
 from raftnet.wire.commands import encode_batch
 
 _HAND_OVER_MS_MAX = 10_000      # a stop waits no longer, whatever the network is like
+_RELIEF_TIMEOUTS = 4            # election timeouts between two tries to be relieved
 
 
 class Leadership:
@@ -20,6 +21,7 @@ class Leadership:
         self._replica = replica
         self.term = 0
         self._orphans_deadline_ms: int | None = None
+        self._relief_ms = 0         # with a full disk: when another one is asked to lead (again)
 
     def begin(self, term: int) -> None:
         """This node leads from now on."""
@@ -61,6 +63,10 @@ class Leadership:
     def tick(self) -> None:
         """Deadlines that are reached take effect."""
         replica = self._replica
+        if (replica.disk_full and self.term and not replica.raft.transferring
+                and replica.now_ms >= self._relief_ms):
+            self._relief_ms = replica.now_ms + _RELIEF_TIMEOUTS * replica.raft.election_timeout_ms
+            self.hand_over("the disk is full")
         deadline = self._machine_deadline_ms()
         if deadline is not None and deadline <= replica.now_ms:
             replica.gateway.time_passes()
@@ -103,16 +109,16 @@ class Leadership:
             return
         raft.propose_membership(raft.membership.with_state_version(version))
 
-    # --- before a stop
+    # --- before a stop, and with a full disk
 
-    def hand_over(self) -> int:
+    def hand_over(self, why: str) -> int:
         """The best of the other voters is to lead. How long it may take for that, milliseconds;
         0: nobody can."""
         replica = self._replica
         successor = replica.raft.best_successor()
         if not successor:
             return 0
-        replica.actions.say("transfer", "stopping: handing the leadership over to %s",
+        replica.actions.say("transfer", "%s: handing the leadership over to %s", why,
                             replica.address_of(successor))
         try:
             replica.raft.transfer(successor)

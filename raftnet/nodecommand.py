@@ -14,15 +14,18 @@ from typing import NoReturn
 
 from raftnet import VERSION
 from raftnet.actions import LEVELS, ActionLog
-from raftnet.config import Config
+from raftnet.config import Config, SnapshotConfig
 from raftnet.errors import MalformedError, RaftnetError, StorageError
 from raftnet.raft.membership import QUORUM_RULE_NAMES
+from raftnet.recovery import open_store, restore
 from raftnet.replica import Start
 from raftnet.server import Server
 from raftnet.storage.disk import Disk
 from raftnet.storage.store import Store
 from raftnet.wire.address import format_address, parse_address
 
+_SIZE_MIN = 4096
+_FLAGS = ("insecure", "log_all", "no_healing")
 _EPILOG = """\
 on an empty data directory:
   node.py 127.0.0.1:5001                      found a new cluster and lead it
@@ -49,6 +52,15 @@ def _addresses(text: str) -> list[str]:
     return addresses
 
 
+def _size(text: str) -> int:
+    """Bytes, from a number with K, M or G behind it or nothing."""
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper())
+    number = text[:-1] if factor else text
+    if not number.isascii() or not number.isdigit() or int(number) * (factor or 1) < _SIZE_MIN:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: say 4K at least, like 64M or 1G")
+    return int(number) * (factor or 1)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="node.py", description="Run one node of a raftnet cluster until Ctrl-C.",
@@ -70,6 +82,18 @@ def _parser() -> argparse.ArgumentParser:
                         help="who decides; counts at founding only (default: %(default)s)")
     parser.add_argument("--bind", metavar="ADDRESS", type=_address,
                         help="where to listen, if not at ADDRESS")
+    parser.add_argument("--snapshot-after", metavar="SIZE", type=_size, default=64 << 20,
+                        help="make a snapshot when the log has grown by so much, and by twice the "
+                        "last snapshot (K, M or G; default: 64M)")
+    parser.add_argument("--keep-log", metavar="SIZE", type=_size, default=16 << 20,
+                        help="of the log kept below a snapshot, for followers that are merely slow "
+                        "(default: 16M)")
+    parser.add_argument("--restore", metavar="PATH",
+                        help="begin a new cluster of this node alone with a backup, or with the "
+                        "data directory of a node that is stopped; needs an empty --data")
+    parser.add_argument("--no-healing", action="store_true",
+                        help="rather do not start when files are damaged than set them aside and "
+                        "come back as a new node with what the others hold")
     parser.add_argument("--insecure", action="store_true",
                         help="allow an address off loopback: everybody who reaches it is trusted")
     parser.add_argument("--log-level", choices=list(LEVELS), default="info",
@@ -96,7 +120,9 @@ def _read_config(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
                 raise ValueError(f"unknown setting {name!r}")
             elif name in ("bind", "join"):
                 value = _address(str(value))
-            elif type(value) is not (bool if name in ("insecure", "log_all") else str):
+            elif name in ("snapshot_after", "keep_log"):
+                value = _size(str(value))
+            elif type(value) is not (bool if name in _FLAGS else str):
                 raise ValueError(f"{name!r} cannot be {value!r}")
             elif name == "quorum" and value not in QUORUM_RULE_NAMES.values():
                 raise ValueError(f"quorum {value!r} is unknown")
@@ -163,6 +189,8 @@ def main(argv: list[str] | None = None) -> None:
         _read_config(parser, arguments)
     if arguments.cluster and address not in arguments.cluster:
         parser.error(f"{address} is not among the founders {','.join(arguments.cluster)}")
+    if arguments.restore and (arguments.join or arguments.cluster):
+        parser.error("--restore begins a new cluster of this node alone: the others --join it")
     if arguments.join == address:
         parser.error("a node cannot join itself: name another node, or none to found a cluster")
     for each in (address, arguments.bind or address):
@@ -182,7 +210,8 @@ def _open_standard_descriptors() -> None:
 
 def _run(address: str, arguments: argparse.Namespace) -> NoReturn:
     directory = _data_directory(address, arguments.data)
-    config = Config()
+    config = Config(snapshot=SnapshotConfig(log_bytes_min=arguments.snapshot_after,
+                                            tail_bytes=arguments.keep_log))
     actions = ActionLog(address, LEVELS[arguments.log_level], config.log_lines_per_second,
                         arguments.log_all)
     actions.say("start", "raftnet %s, data directory %s", VERSION, directory)
@@ -190,8 +219,7 @@ def _run(address: str, arguments: argparse.Namespace) -> NoReturn:
     start = Start(address, arguments.cluster or [], arguments.join or "", rule)
     server = None
     try:
-        store = Store.open(Disk(directory), lambda: random.SystemRandom().randint(1, 2**64 - 1),
-                           lambda text: actions.say("storage", "%s", text))
+        store = _open(Disk(directory), address, arguments, config, actions)
         server = Server(config, store, start, actions, arguments.bind or "")
         actions.say("start", "node %016x, start %d of this directory, listening at %s",
                     store.node_id, store.boot, arguments.bind or address)
@@ -205,6 +233,22 @@ def _run(address: str, arguments: argparse.Namespace) -> NoReturn:
             server.close()
         _end(actions, 1, str(error))
     _end(actions, 0)
+
+
+def _open(disk: Disk, address: str, arguments: argparse.Namespace, config: Config,
+          actions: ActionLog) -> Store:
+    """The data directory, restored first where that is asked for."""
+    def make_node_id() -> int:
+        return random.SystemRandom().randint(1, 2**64 - 1)
+
+    def report(text: str) -> None:
+        actions.say("storage", "%s", text)
+
+    if arguments.restore:
+        restore(disk, arguments.restore, address, make_node_id, config, report)
+    contacts = [arguments.join or "", *(arguments.cluster or [])]
+    return open_store(disk, contacts, address, make_node_id, report,
+                      config.raft.log_memory_bytes_max, arguments.no_healing)
 
 
 def _end(actions: ActionLog, status: int, text: str = "") -> NoReturn:

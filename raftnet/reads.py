@@ -11,6 +11,7 @@ from raftnet.raft.membership import Member
 from raftnet.wire import requests
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
+from raftnet.wire.snapshots import decode_read_snapshot, decode_take_snapshot
 
 _LOG_LIMIT_MAX = 10_000
 _READ_BYTES_MAX = 1_024         # a reading command holds a queue's name and a number
@@ -29,8 +30,9 @@ class Reads:
 
     def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
         """A frame of a client that is not a REQUEST."""
-        handler = {Kind.READ: self._read, Kind.LOG: self._log,
-                   Kind.STATUS: self._status}.get(kind)
+        handler = {Kind.READ: self._read, Kind.LOG: self._log, Kind.STATUS: self._status,
+                   Kind.TAKE_SNAPSHOT: self._take_snapshot,
+                   Kind.READ_SNAPSHOT: self._read_snapshot}.get(kind)
         if handler is None:
             self._replica.refuse(client, request_id, ErrorCode.UNKNOWN_KIND,
                                  f"no request of a client has kind {kind}")
@@ -49,6 +51,18 @@ class Reads:
     def _log(self, client, request_id: int, body: bytes) -> None:
         local, from_index, limit = requests.decode_log(body)
         self._ask(local, (client, request_id, Kind.LOG, (max(1, from_index), limit)))
+
+    def _take_snapshot(self, client, request_id: int, body: bytes) -> None:
+        local = decode_take_snapshot(body)
+        self._ask(local, (client, request_id, Kind.TAKE_SNAPSHOT, None))
+
+    def _read_snapshot(self, client, request_id: int, body: bytes) -> None:
+        replica = self._replica
+        index, offset, count = decode_read_snapshot(body)
+        if replica.raft is None:
+            replica.refuse(client, request_id, *replica.why_not_serving())
+        else:
+            replica.snapshots.read(client, request_id, index, offset, count)
 
     def _ask(self, local: bool, question: tuple) -> None:
         replica = self._replica
@@ -117,6 +131,9 @@ class Reads:
         if kind == Kind.REQUEST:
             replica.gateway.request(client, request_id, what)
             return 0
+        if kind == Kind.TAKE_SNAPSHOT:
+            replica.snapshots.take(client, request_id)
+            return 0
         body = self._log_reply(*what)
         replica.gateway.answers.append((client, request_id, Kind.LOG_REPLY, body))
         replica.actions.say("request_log", "a client is given the log from index %d", what[0])
@@ -160,8 +177,9 @@ class Reads:
         members = [self._member_status(member) for member in membership.members]
         return NodeStatus(replica.cluster_id, replica.node_id, replica.store.boot,
                           replica.role_name, raft.current_term, log.commit_index,
-                          machine.applied_index, log.last_index, log.base_index, log.stable_index,
-                          machine.digest, membership.founded, membership.quorum_rule,
+                          machine.applied_index, log.last_index, replica.snapshots.index,
+                          log.stable_index, machine.digest, membership.founded,
+                          membership.quorum_rule,
                           replica.address, replica.leader_address, VERSION, members,
                           log.membership_index, membership.state_version,
                           list(membership.target), raft.heartbeat_ms, raft.election_timeout_ms,

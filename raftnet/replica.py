@@ -7,7 +7,7 @@ Turn holds), disk (the Store's Disk, and who calls Store.perform).
 
 Phases: FOUNDING and JOINING (greetings.py) until the directory has an identity, then RUNNING.
 Replica writes the replicated time into each batch; the rules of that are in replicatedtime.py.
-What only a leader does is in leadership.py.
+What only a leader does is in leadership.py, what concerns snapshots in snapshots.py.
 What answers a client is in gateway.py (requests), reads.py (reads, log, status) and admission.py
 (who belongs to the cluster).
 """
@@ -31,9 +31,12 @@ from raftnet.raft.core import Raft
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.raft.log import RaftLog
 from raftnet.raft.membership import QuorumRule, decode_membership
-from raftnet.raft.types import Append, Message, Outgoing, Ready, Role
+from raftnet.raft.types import (
+    Append, Message, Outgoing, Ready, Role, Snapshot, SnapshotMeta, promises_hard_state_only)
 from raftnet.reads import Reads
+from raftnet.rebuild import SnapshotOrder, load_machine
 from raftnet.replicatedtime import ReplicatedTime
+from raftnet.snapshots import Snapshots
 from raftnet.storage.store import Job, Store
 from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
@@ -72,6 +75,7 @@ class Turn:
     jobs: list[Job] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     peers_changed: bool = False     # dial_targets() differs from before
+    order: SnapshotOrder | None = None  # to be made by another process: Replica.snapshots.made
 
 
 class Replica:
@@ -97,25 +101,33 @@ class Replica:
         self.peers_changed = True       # dial_targets may differ from before
         self.state_version_max = STATE_VERSION  # the highest replicated version known here
         self.stop_reason = ""           # why this process must end at once, with this line
-        self.machine = Machine(config.machine, config.wire)
+        self.machine = (Machine(config.machine, config.wire) if store.snapshot is None
+                        else load_machine(store.snapshot, config))
         self.gateway = Gateway(config.gateway, config.wire, self.machine)
         self.reads = Reads(self)
         self.admission = Admission(self)
         self._founded = False           # a membership that says so is committed
         self.leadership = Leadership(self)
+        self.snapshots = Snapshots(self)
         self._seen: tuple = ()          # role, term and leader as last told
         self._times = (config.raft.heartbeat_ms, config.raft.election_timeout_ms)   # as last told
         self.time: ReplicatedTime | None = None
         if store.cluster_id is not None:
-            self.run(store.take_entries())
+            meta = store.snapshot.meta if store.snapshot is not None else None
+            replayed = store.take_replayed()
+            self.run(RaftLog(replayed.entries, replayed.base_index, replayed.base_term,
+                             term_runs=replayed.term_runs, memberships=replayed.memberships,
+                             snapshot=meta))
         else:
             self.greetings.begin()
 
-    def run(self, entries: list[Entry]) -> None:
-        """The directory has an identity, and these entries: begin as a follower."""
-        log = RaftLog(entries)
+    def run(self, log: RaftLog) -> None:
+        """The directory has an identity, and this log: begin as a follower."""
         self.raft = Raft(self.node_id, self.config.raft, self.store.hard_state, log, self.randint)
-        self.time = ReplicatedTime(log)
+        if log.snapshot is not None:
+            self._founded = log.snapshot.membership.founded
+        self.snapshots.begin()
+        self.time = ReplicatedTime(log, self.machine.time_ms)
         self.time.follow(self.now_ms, self.machine.time_ms)
         self.peers_changed = True
         self._check_state_version()
@@ -294,6 +306,8 @@ class Replica:
             return self.now_ms
         if self.raft is None:
             return self.greetings.next_deadline_ms() or self.now_ms + JOIN_RETRY_MS
+        if self.raft.log.applied_index < self.raft.log.commit_index or self.snapshots.is_busy:
+            return self.now_ms      # a turn applies, and builds, so much and no more
         # The core's clock began when it did.
         deadline = self.raft.next_deadline_ms() - self.raft.now_ms + self.now_ms
         for other in (self.leadership.next_deadline_ms(), self.greetings.next_deadline_ms()):
@@ -322,7 +336,32 @@ class Replica:
         self.greetings.known.forget()
         self.machine = Machine(self.config.machine, self.config.wire)
         self.gateway.begin_anew(self.machine)
+        self.snapshots = Snapshots(self)
         self.peers_changed = True
+
+    @property
+    def job_number(self) -> int:
+        """Of the newest disk job; one that nobody waits for goes with that number."""
+        return self._jobs_before + self.raft.jobs_made
+
+    def set_disk_full(self, full: bool) -> None:
+        """The disk has no room any more, or again: what was given to it waits. Reads, heartbeats
+        and votes go on."""
+        self.disk_full = full
+        if self.raft is not None:
+            self.raft.disk_full = full
+
+    def votes_durable(self, job: int) -> None:
+        """Term and vote of the disk jobs up to this one are durable, though their entries are not:
+        what promises no more than those may leave."""
+        job -= self._jobs_before
+        self.raft.hard_state_durable(job)
+        for number, messages in self._after_sync:
+            if number > job:
+                return
+            early = [item for item in messages if promises_hard_state_only(item.message)]
+            messages[:] = [item for item in messages if item not in early]
+            self._outgoing += early
 
     def job_done(self, job: int) -> None:
         """The disk jobs up to this one are durable: their promises may leave."""
@@ -342,9 +381,13 @@ class Replica:
             self.leadership.raise_state_version()
             self.time.follow(self.now_ms, self.machine.time_ms)
             self.leadership.propose()
-            while (ready := self.raft.ready()) is not None:
+            apply = True        # once a turn, so that it stays short
+            while (ready := self.raft.ready(apply)) is not None:
                 self._take(ready, turn)
                 self._tell_state()
+                apply = False
+            turn.order, jobs = self.snapshots.tick()
+            turn.jobs += jobs
             self._address_messages(turn)
             self._times = narrate_times(self, self._times)
             self.reads.answer()
@@ -357,16 +400,22 @@ class Replica:
         self._outgoing += ready.messages
         if ready.job:
             turn.jobs.append(Job(self._jobs_before + ready.job, ready.hard_state, ready.entries,
-                                 ready.rewound))
+                                 ready.rewound, ready.chunk, ready.install))
             self._after_sync.append((ready.job, ready.messages_after_sync))
+            if ready.install is not None:
+                self._installed(ready.install)
             if ready.entries:
                 self.actions.say("append", "append entries %d to %d (term %d)",
                                  ready.entries[0].index, ready.entries[-1].index,
                                  ready.entries[-1].term)
                 if any(entry.kind == EntryKind.MEMBERSHIP for entry in ready.entries):
                     self._membership_appended()
+        if ready.committed_from_file is not None:
+            self._apply_from_file(*ready.committed_from_file)
         for entry in ready.committed:
             self._apply(entry)
+        if ready.received is not None:
+            self.snapshots.received(ready.received)
         for token, index in ready.reads:
             self.reads.confirmed(token, index)
 
@@ -379,6 +428,25 @@ class Replica:
             self.peers_changed = True
         self.actions.say("apply", "commit and apply entry %d (%s, %d bytes), %d replies",
                          entry.index, EntryKind(entry.kind).name.lower(), len(entry.data), replies)
+
+    def _apply_from_file(self, first: int, last: int) -> None:
+        """Old entries, after a start: they are not all kept in memory."""
+        while first <= last:
+            entries = self.store.read_entries(first, self.config.raft.append_bytes_max, last)
+            assert entries, "what is durable and above the base is in the file"
+            for entry in entries:
+                self._apply(entry)
+            first = entries[-1].index + 1
+
+    def _installed(self, meta: SnapshotMeta) -> None:
+        """The log begins at a snapshot that came from the leader: so does the state."""
+        self.machine = self.snapshots.installed(meta)
+        self.gateway.begin_anew(self.machine)
+        self._founded = self._founded or meta.membership.founded
+        self.actions.say("install", "the state is that of the snapshot up to entry %d now",
+                         meta.index)
+        self._membership_appended()
+        self.admission.membership_committed(meta.membership_index)
 
     def _check_state_version(self) -> None:
         version = self.raft.membership.state_version
@@ -408,6 +476,10 @@ class Replica:
                     self.raft.log.stable_index)
                 if not message.entries:
                     continue
+            elif type(message) is Snapshot and message.from_file and not self.snapshots.fill(
+                    message):
+                self.raft.snapshot_unreadable(to)
+                continue
             turn.messages.append((address, to, message))
         if self._outgoing:
             narrate_sent(self, self._outgoing)

@@ -17,9 +17,9 @@ _STAMP = Struct(">Q")
 class ReplicatedTime:
     """The time that this node would write into a batch."""
 
-    def __init__(self, log: RaftLog):
+    def __init__(self, log: RaftLog, applied_time_ms: int = 0):
         self._log = log
-        self.stamp_ms = 0      # the last stamp in the log ...
+        self.stamp_ms = applied_time_ms     # the last stamp in the log or the snapshot ...
         self._came_ms = 0       # ... and when it came, by our clock
         self._seen_to = 0       # the log is looked through up to here ...
         self._epoch = 0         # ... in this epoch

@@ -20,7 +20,9 @@ from raftnet.net.connection import Connection
 from raftnet.net.loop import READ, Loop
 from raftnet.net.peers import Peer, Peers
 from raftnet.net.sockets import bear_silence, listen
+from raftnet.rebuild import SnapshotOrder
 from raftnet.replica import Replica, Start, Turn
+from raftnet.snapshotprocess import SnapshotProcess
 from raftnet.storage.store import Store
 from raftnet.storage.worker import DiskWorker
 from raftnet.wire import requests
@@ -60,6 +62,8 @@ class Server:
         actions.state = self.replica.state_words
         self._peers = Peers(self, self._loop, config.net, self._dirty, self._dialled_frames)
         self._worker = DiskWorker(store, self._loop.wake)
+        self._snapshots = SnapshotProcess(self._loop, config, store.disk.directory,
+                                          self.replica.snapshots.progress, self._snapshot_ended)
         self._done = 0
         self._election_timeout_ms = 0       # that the connections' patience follows
         self.damaged_frames = 0             # since the start, on any connection
@@ -116,6 +120,7 @@ class Server:
 
     def close(self) -> None:
         """Sync what was begun, close everything."""
+        self._snapshots.close()
         done = self._worker.stop(_STOP_WAIT_S)
         for connection in list(self._accepted):
             connection.flush()
@@ -137,7 +142,7 @@ class Server:
         if not replica.leads:
             return True
         if self._hand_over_deadline_ms is None:
-            timeout_ms = replica.leadership.hand_over()
+            timeout_ms = replica.leadership.hand_over("stopping")
             if not timeout_ms:
                 return True
             self._hand_over_deadline_ms = self.now_ms() + timeout_ms
@@ -190,6 +195,8 @@ class Server:
             self._flush()       # followers start their disks while ours does
         for job in turn.jobs:
             self._worker.submit(job)
+        if turn.order is not None:
+            self._snapshots.start(turn.order)
         for connection, request_id, kind, body in turn.answers:
             connection.send(kind, request_id, body)
 
@@ -211,8 +218,10 @@ class Server:
         if worker.failure is not None:
             raise StorageError(f"{worker.failure}; the node stops, start it again when the disk "
                                "works")
+        if worker.full:
+            self.replica.votes_durable(worker.voted)
         if worker.full != self.replica.disk_full:
-            self.replica.disk_full = worker.full
+            self.replica.set_disk_full(worker.full)
             if worker.full:
                 self.actions.say("disk", "the disk is full: requests are refused until there is "
                                  "room", level=ERROR)
@@ -222,6 +231,15 @@ class Server:
         if done != self._done:
             self._done = done
             self.replica.job_done(done)
+
+    def _snapshot_ended(self, order: SnapshotOrder, word: str, text: str) -> None:
+        snapshots = self.replica.snapshots
+        if word == "damaged":
+            raise StorageError(text)
+        if word == "made":
+            snapshots.made(order)
+        else:
+            snapshots.failed(order, text)
 
     # --- accepted connections
 

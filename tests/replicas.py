@@ -11,6 +11,7 @@ from raftnet.config import Config
 from raftnet.errors import DiskFullError, ErrorCode
 from raftnet.net.messages import encode_message
 from raftnet.raft.membership import QuorumRule
+from raftnet.rebuild import make_snapshot
 from raftnet.replica import NO_CLUSTER, Replica, Start
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage.store import Store
@@ -174,6 +175,9 @@ class Nodes:
                 self.nodes[address].replica.client_frame(("node", sender, address), 1, kind, body)
         node.jobs += turn.jobs
         self.disk(node)
+        if turn.order is not None:
+            make_snapshot(node.disk, self.config, turn.order)
+            node.replica.snapshots.made(turn.order)
         for client, request_id, kind, body in turn.answers:
             if isinstance(client, tuple) and client[0] == "node":
                 if self.reaches(sender, client[1]):
@@ -188,12 +192,15 @@ class Nodes:
         try:
             node.replica.store.perform(node.jobs)
         except DiskFullError:
-            node.replica.disk_full = True
+            node.replica.set_disk_full(True)
+            node.replica.votes_durable(node.jobs[-1].number)
             return
-        node.replica.disk_full = False
+        node.replica.set_disk_full(False)
         number = node.jobs[-1].number
         node.jobs = []
         node.replica.job_done(number)
+        while not node.replica.store.compaction_step():
+            pass
 
     def run_until(self, condition, limit_ms: int = 20_000) -> None:
         """Step until `condition()`."""

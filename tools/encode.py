@@ -9,6 +9,7 @@ are parsed by mqclient's own parser, so that both always agree.
 """
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -22,14 +23,17 @@ from raftnet.errors import RaftnetError
 from raftnet.wire import commands, requests
 from raftnet.wire.frames import Kind, encode_frame
 from raftnet.wire.joining import CHANGE_REMOVE, CHANGE_SET, CHANGE_TRANSFER, encode_change
+from raftnet.wire.snapshots import PART_BYTES_MAX, encode_read_snapshot, encode_take_snapshot
 
 REFUSED, WRONG_ARGUMENTS, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 QUEUES_LIMIT = 1_000
 LOG_LIMIT = 10_000
 REQUEST_ID_MAX = 2 ** 32 - 1
+U64_MAX = 2 ** 64 - 1
 
 _EPILOG = """\
-hello is a command too: a client's greeting, answered with the node's own.
+Two commands more: hello, a client's greeting, answered with the node's own; and part INDEX OFFSET
+COUNT, some bytes of the snapshot up to that entry.
 
   python3 tools/encode.py enqueue hello | nc -q1 127.0.0.1 5001 | python3 tools/decode.py
   python3 tools/encode.py --hex enqueue hello      for the eye; tools/decode.py --hex reads it
@@ -121,6 +125,14 @@ def _transfer(words: argparse.Namespace) -> tuple[int, bytes]:
     return Kind.CHANGE, encode_change(CHANGE_TRANSFER, [words.address])
 
 
+def _snapshot(words: argparse.Namespace) -> tuple[int, bytes]:
+    return Kind.TAKE_SNAPSHOT, encode_take_snapshot(bool(words.address))
+
+
+def _part(words: argparse.Namespace) -> tuple[int, bytes]:
+    return Kind.READ_SNAPSHOT, encode_read_snapshot(words.index, words.offset, words.count)
+
+
 def _hello(words: argparse.Namespace) -> tuple[int, bytes]:
     return Kind.HELLO, requests.encode_hello(requests.Hello(requests.ROLE_CLIENT))
 
@@ -137,6 +149,8 @@ _ENCODERS = {
     memberactions.members: _members,
     memberactions.remove: _remove,
     memberactions.transfer: _transfer,
+    memberactions.snapshot: _snapshot,
+    _part: _part,
     _hello: _hello,
 }
 
@@ -148,7 +162,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The words, with mqclient's function for the command as `action`."""
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--hex", action="store_true", help="as hexadecimal text")
-    options.add_argument("--request-id", metavar="N", type=_request_id, default=1,
+    options.add_argument("--request-id", metavar="N", default=1,
+                         type=functools.partial(_number, 0, REQUEST_ID_MAX),
                          help="comes back in the reply (default: 1)")
     before = argparse.ArgumentParser(parents=[options], add_help=False, prog="encode.py")
     before.add_argument("command", nargs=argparse.REMAINDER)
@@ -156,6 +171,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if words.command == ["hello"]:      # no command of mqclient, which always greets
         words.action = _hello
         return words
+    if words.command[:1] == ["part"]:   # of a backup, which asks for many
+        part = argparse.ArgumentParser(prog="encode.py part", parents=[options])
+        for name, *limits in (("index", 0, U64_MAX), ("offset", 0, U64_MAX),
+                              ("count", 1, PART_BYTES_MAX)):
+            part.add_argument(name, metavar=name.upper(), type=functools.partial(_number, *limits))
+        words.action = _part
+        return part.parse_args(words.command[1:], words)
     parser = argparse.ArgumentParser(
         prog="encode.py", description="Write the frame of one client request to stdout.",
         parents=[options], epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,9 +213,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _request_id(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) > REQUEST_ID_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number from 0 to {REQUEST_ID_MAX}")
+def _number(least: int, most: int, text: str) -> int:
+    if (not (text.isascii() and text.isdigit()) or len(text) > len(str(most))
+            or not least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r}: a number from {least} to {most}")
     return int(text)
 
 

@@ -33,8 +33,9 @@ def log_lines(path: str) -> Iterator[str]:
     path = os.path.join(path, LOG_NAME) if os.path.isdir(path) else path
     with open(path, "rb") as file:
         read, size = _reader(file), os.fstat(file.fileno()).st_size
-        base_index, base_term = decode_header(read(0, HEADER_BYTES), path)
-        yield f"0 header: {path}, {size} bytes, begins after index {base_index} term {base_term}"
+        base_index, base_term, node_id = decode_header(read(0, HEADER_BYTES), path)
+        yield (f"0 header: {path}, {size} bytes, node {node_id:016x}, begins after index "
+               f"{base_index} term {base_term}")
         annulled = _annulled(read, size, base_index, path)
         for offset, synced_offset, entry in scan_records(read, size):
             if entry is None:
@@ -127,7 +128,8 @@ def meta_lines(path: str) -> Iterator[str]:
                 continue
             vote = f"{state.voted_for:016x}" if state.voted_for else "nobody"
             yield (f"{offset} change {state.sequence} term {state.current_term} voted for {vote} "
-                   f"node {state.node_id:016x} start {state.boot}")
+                   f"node {state.node_id:016x} start {state.boot} log up to index "
+                   f"{state.floor_index} term {state.floor_term} at least")
     if directory is not None:
         identity = read_identity_file(directory)
         yield "identity: none, the directory has no history" if identity is None else (

@@ -12,7 +12,7 @@ from raftnet.net.messages import decode_message
 from raftnet.raft.describe import describe_entries
 from raftnet.raft.entry import Entry, decode_entries
 from raftnet.raft.membership import QUORUM_RULE_NAMES
-from raftnet.wire import commands, joining, requests
+from raftnet.wire import commands, joining, requests, snapshots
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.describe import (describe_bytes, describe_command, describe_result,
                                    describe_status)
@@ -223,6 +223,30 @@ def _member(member: requests.MemberStatus) -> str:
             f" silent {silent}{rtt}")
 
 
+# --- snapshots
+
+
+def _take_snapshot(body: bytes) -> str:
+    return "local" if snapshots.decode_take_snapshot(body) else ""
+
+
+def _snapshot_taken(body: bytes) -> str:
+    taken = snapshots.decode_snapshot_taken(body)
+    return (f"up to {taken.index} term {taken.term} size {taken.size} checksum "
+            f"{taken.checksum:08x} digest {taken.digest:08x}")
+
+
+def _read_snapshot(body: bytes) -> str:
+    index, offset, count = snapshots.decode_read_snapshot(body)
+    return f"up to {index} offset {offset} count {count}"
+
+
+def _snapshot_part(body: bytes) -> str:
+    part = snapshots.decode_snapshot_part(body)
+    return (f"up to {part.index} size {part.size} offset {part.offset} bytes {len(part.data)}: "
+            f"{_hex(part.data)}")
+
+
 # --- who belongs to the cluster
 
 
@@ -266,6 +290,10 @@ _BODIES = {
     Kind.LOG: _log,
     Kind.STATUS: _status,
     Kind.STATUS_REPLY: _status_reply,
+    Kind.TAKE_SNAPSHOT: _take_snapshot,
+    Kind.SNAPSHOT_TAKEN: _snapshot_taken,
+    Kind.READ_SNAPSHOT: _read_snapshot,
+    Kind.SNAPSHOT_PART: _snapshot_part,
     Kind.JOIN: _join,
     Kind.JOIN_REPLY: lambda body: f"cluster {joining.decode_join_reply(body).hex()}",
     Kind.INVITE: _invite,

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from raftnet.client import operations
+from raftnet.client.backup import Backups, HeldSnapshot
 from raftnet.client.changes import Changed, Changes, Progress
 from raftnet.client.connection import clock
 from raftnet.client.link import Link, Read, ask_node
@@ -167,6 +168,26 @@ class Client:
 
     def _changes(self) -> Changes:
         return Changes(self._run, self._request_ids, self.timeout_s)
+
+    # --- snapshots
+
+    def snapshot(self, address: str | None = None,
+                 progress: Progress = lambda text: None) -> HeldSnapshot:
+        """Have the leader make a snapshot that holds everything acknowledged before the call; with
+        `address`, that node, of what it has applied. It may take long: `timeout_s` counts while the
+        node gives no sign of life. Raises RefusedError or NoAnswerError."""
+        return self._backups().snapshot(address, progress)
+
+    def backup(self, path: str, local: str | None = None, force: bool = False,
+               progress: Progress = lambda text: None) -> HeldSnapshot:
+        """As snapshot() (`local`: of that node), and read it into the file `path`, which then is
+        whole and synced; an existing one is replaced only with `force`. `timeout_s` counts from the
+        last byte. `progress` gets a text every 2 s. Raises StorageError (DiskFullError) for what
+        the disk here does, and RefusedError or NoAnswerError; then there is no file."""
+        return self._backups().backup(path, local, force, progress)
+
+    def _backups(self) -> Backups:
+        return Backups(self._link, self._request_ids, self.timeout_s)
 
     # --- one request
 

@@ -201,9 +201,28 @@ def _add_cluster_commands(command) -> None:
                         help="host:port, or the 16 hexadecimal digits that members shows")
     transfer = command("transfer", memberactions.transfer, "hand the leadership over to a voter")
     transfer.add_argument("address", metavar="ADDRESS", type=_address, help="who is to lead")
+    _add_snapshot_commands(command)
     command("why", memberactions.why, "ask all nodes and say in plain words why something stands "
             "still, a finding a line, the most important first, and what to do. Exit status: 0 "
             "nothing stands still, 1 something is wrong, 4 no node answers")
+
+
+def _add_snapshot_commands(command) -> None:
+    snapshot = command("snapshot", memberactions.snapshot, "have a snapshot made, of everything "
+                       "acknowledged so far; prints a line each. (Nodes make them by themselves, "
+                       "whenever their logs have grown.) With addresses, one node after the other")
+    snapshot.add_argument("address", metavar="ADDRESS", nargs="*", type=_address,
+                          help="these nodes, each of what it has applied (default: the leader)")
+    backup = command("backup", memberactions.backup, "read a consistent snapshot of the running "
+                     "cluster into a file: everything acknowledged so far. The time limit counts "
+                     "from the last byte; another leader is gone to by itself. Exit status 1 where "
+                     "the file cannot be written: then there is none")
+    backup.add_argument("path", metavar="FILE", type=_file, help="must not exist; it is written "
+                        "as FILE.partial beside it, and renamed when it is whole")
+    backup.add_argument("--local", metavar="ADDRESS", type=_address,
+                        help="from this node, whoever leads: what it has applied, which may be "
+                        "old. The way out where a majority is lost")
+    backup.add_argument("--force", action="store_true", help="replace FILE where it exists")
 
 
 # --- argument types: each raises ArgumentTypeError, whose text argparse shows
@@ -230,6 +249,12 @@ def _member_list(text: str) -> list[str]:
 
 def _member(text: str) -> str:
     return text.lower() if is_node_id(text) else _address(text)
+
+
+def _file(text: str) -> str:
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError("the name of a file is needed")
+    return text
 
 
 def _queue(text: str) -> str:

@@ -123,6 +123,11 @@ class Connection:
         poll.register(self._socket, select.POLLIN)
         return bool(self._early or self._reader.error or poll.poll(0))
 
+    @property
+    def held(self) -> int:
+        """Bytes of a frame that has come in part: they grow on a slow path too."""
+        return self._reader.held
+
     def fileno(self) -> int:
         """The socket's descriptor, for select."""
         return self._socket.fileno()

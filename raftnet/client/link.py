@@ -51,6 +51,8 @@ class Link:
         self.redirect = redirect
         self.cluster_id = connections.NO_CLUSTER    # pinned at the first sight
         self.connection: Connection | None = None
+        self.address = ""                       # of the newest connection, also when it has ended
+        self.alive_at = 0.0                     # when a node answered the newest sign of life
         self.patience = Patience()
         self._learned: list[str] = []           # members that are not among the servers
         self._left: dict[str, float] = {}       # address -> when it failed or was left last
@@ -65,6 +67,15 @@ class Link:
         self._look_at = clock() + LOOK_S_FIRST
         self._problem = ""                  # the newest, for the text of a NoAnswerError
         self._disk_full = False
+
+    def sibling(self, address: str | None = None) -> "Link":
+        """A link of its own to the same cluster; with `address`, to that node alone."""
+        alone = address is not None
+        link = Link([address] if alone else self.servers, self.redirect and not alone)
+        link.cluster_id = self.cluster_id
+        link.patience = self.patience           # what was measured holds for both
+        link._learned = [] if alone else list(self._learned)
+        return link
 
     # --- one turn
 
@@ -147,6 +158,7 @@ class Link:
         if kind != Kind.STATUS_REPLY:
             return                      # what it thinks of no request in particular
         self._probed = False
+        self.alive_at = clock()
         if self._probed_at is not None:
             self.patience.measured(connection.address, clock() - self._probed_at)
         if self.redirect:
@@ -174,7 +186,7 @@ class Link:
         if not self._pin(exchange, connection, deadline):
             return False
         self.patience.measured(address, connection.round_trip_s)
-        self.connection = connection
+        self.connection, self.address = connection, address
         self._arrived = clock()
         self._probed = False
         self._quiet_factor = 1.0

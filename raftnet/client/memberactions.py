@@ -1,5 +1,5 @@
 """What the commands of mqclient about the cluster itself do: status, members, add, remove,
-transfer, why. The same form as in actions.py, with the same rules.
+transfer, snapshot, backup, why. The same form as in actions.py, with the same rules.
 
 Progress of what is waited for goes to stderr, a line about once a second.
 """
@@ -8,10 +8,11 @@ import argparse
 import time
 
 from raftnet.client import statusview, why as reasons
+from raftnet.client.backup import HeldSnapshot
 from raftnet.client.changes import Changed
 from raftnet.client.client import Client
 from raftnet.client.output import Output
-from raftnet.errors import MalformedError
+from raftnet.errors import MalformedError, NoAnswerError, RaftnetError
 
 DONE, REFUSED, NO_ANSWER = 0, 1, 4
 STATUS_TIMEOUT_S = 5.0
@@ -75,6 +76,50 @@ def _tell(changed: Changed, output: Output) -> int:
     else:
         output.line(changed.text)
     return DONE
+
+
+def snapshot(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Have the leader, or each of the named nodes in turn, make a snapshot."""
+    found, result = [], DONE
+    for address in arguments.address or [None]:
+        try:
+            held = client.snapshot(address, output.say)
+        except RaftnetError as error:
+            if len(arguments.address) < 2:
+                raise
+            output.say(str(error))          # the other nodes are asked all the same
+            result = NO_ANSWER if isinstance(error, NoAnswerError) else REFUSED
+            continue
+        found.append(_snapshot_object(held))
+        if not output.as_json:
+            output.line(f"{held.address}: {held.text}")
+    if output.as_json:
+        output.document(found)
+    return result
+
+
+def backup(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Read a snapshot of the running cluster into a file."""
+    path, local = arguments.path, arguments.local
+    if output.stderr.isatty():
+        output.say(f"asking {local or 'the leader'} for a snapshot")
+    try:
+        held = client.backup(path, local, arguments.force, output.say)
+    except NoAnswerError as error:
+        if local is not None:
+            raise
+        raise NoAnswerError(f"{error}; --local ADDRESS saves what that one node has applied",
+                            error.known) from error
+    if output.as_json:
+        output.document({"file": path} | _snapshot_object(held))
+    else:
+        output.line(f"{path}: {held.text}, of {held.address}")
+    return DONE
+
+
+def _snapshot_object(held: HeldSnapshot) -> dict:
+    return {"address": held.address, "index": held.index, "term": held.term, "bytes": held.size,
+            "checksum": f"{held.checksum:08x}", "digest": f"{held.digest:08x}"}
 
 
 def why(client: Client, arguments: argparse.Namespace, output: Output) -> int:

@@ -67,6 +67,14 @@ def printable(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
+def size_text(size: int) -> str:
+    """A number of bytes for people: 120.0 MB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
+
+
 def outcome_object(outcome: list | QueueSize) -> dict:
     """One result of an execute for JSON."""
     if isinstance(outcome, QueueSize):

@@ -23,7 +23,8 @@ except ImportError:             # some builds of Python lack it; the prompt work
 HISTORY_FILE = "~/.mqclient_history"
 HISTORY_LINES_MAX = 1_000
 _ASSIGNMENT_NAMES = {"queue": "enqueue", "request_log": "log"}
-_ADDRESS_COMMANDS = ("add", "remove", "transfer", "status", "members", "log")
+_ADDRESS_COMMANDS = ("add", "remove", "transfer", "status", "members", "log", "snapshot",
+                     "backup")
 _ENDS = ("exit", "quit", "EOF")
 
 

@@ -71,6 +71,28 @@ class Executor:
         self.next_message_id = next_id
         return first_id
 
+    def enqueue_single(self, name: bytes, message: bytes) -> int | None:
+        """`enqueue_runs` of one message."""
+        queue = self.queues.by_name.get(name)
+        if queue is None:
+            queue = self.queues.make(name)
+        elif queue.waiters is not None:
+            return None
+        message_id = self.next_message_id
+        self.next_message_id = message_id + 1
+        queue.ids.append(message_id)
+        queue.messages.append(message)
+        queue.size_bytes += len(message)
+        return message_id
+
+    def dequeue_single(self, command: bytes) -> Result | None:
+        """A request that is the same DEQUEUE of one message as the last one, and it alone; None:
+        another command."""
+        if command != self._single[0]:
+            return None
+        self.begin_request()
+        return self._dequeue_one(self._single[1])
+
     def perform(self, command: bytes) -> Result:
         """One command on the queues, without a wait."""
         if command == self._single[0]:

@@ -18,7 +18,8 @@ Elsewhere: what a command does (executor.py), layouts (wire/commands.py, wire/re
 an entry comes to be and who waits for the reply (gateway.py).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from struct import Struct
 from zlib import crc32
 
 from raftnet.config import MachineConfig, WireConfig
@@ -36,6 +37,14 @@ _STAMP_BYTES = 8
 _CLOSE_COMMAND = bytes((Operation.CLOSE,))
 _DEQUEUE_BYTE = bytes((Operation.DEQUEUE,))
 _CANCEL, _TIME = int(Operation.CANCEL), int(Operation.TIME)
+_BATCH = int(EntryKind.BATCH)
+_ENQUEUE, _DEQUEUE = int(Operation.ENQUEUE), int(Operation.DEQUEUE)
+# A request of one command: its head, the command's length and operation, length of a queue's name.
+_SINGLE = Struct(">16sQQIIBB")
+_COMMAND_FROM = REQUEST_HEAD_BYTES + 4      # of the request: its only command
+_ONE_MESSAGE = Struct(">II")                # how many, and the size of the first
+_LONE = Struct(">QI")                       # stamp of a batch, length of its first request
+_SINGLE_FROM = HEADER_BYTES + _LONE.size
 _READS = frozenset((int(Operation.PEEK), int(Operation.SIZE), int(Operation.QUEUES)))
 
 
@@ -44,9 +53,9 @@ class Applied:
     """What an entry brought about."""
 
     # For each request of a batch, in order: the body of its REPLY; None: it waits from now on.
-    replies: list[bytes | None] = field(default_factory=list)
+    replies: list[bytes | None]
     # Waits that ended with this entry, in order: (session, first sequence, REPLY body).
-    completions: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    completions: list[tuple[bytes, int, bytes]]
 
 
 class Machine:
@@ -69,16 +78,24 @@ class Machine:
         Raises RaftnetError, with nothing changed, at a membership whose state version this program
         does not know: the node must stop.
         """
-        assert entry.index == self.applied_index + 1, "entries are applied in order"
-        applied = Applied()
-        if entry.kind == EntryKind.BATCH:
-            self._apply_batch(entry.data, applied)
-        elif entry.kind == EntryKind.MEMBERSHIP:
-            self._follow_version(entry)
-        self.applied_index = entry.index
+        index, data = entry.index, entry.data
+        assert index == self.applied_index + 1, "entries are applied in order"
+        if entry.kind == _BATCH:
+            reply = self._apply_lone(data)
+            if reply is not None:
+                self.applied_index = index
+                self.digest = crc32(reply, crc32(data, self.digest))
+                return Applied([reply], [])
+            applied = Applied([], [])
+            self._apply_batch(data, applied)
+        else:
+            applied = Applied([], [])
+            if entry.kind == EntryKind.MEMBERSHIP:
+                self._follow_version(entry)
+        self.applied_index = index
         results = [reply or b"" for reply in applied.replies]
         results += [reply for _, _, reply in applied.completions]
-        self.digest = crc32(b"".join(results), crc32(entry.data, self.digest))
+        self.digest = crc32(b"".join(results), crc32(data, self.digest))
         return applied
 
     # --- what the gateway asks
@@ -137,7 +154,8 @@ class Machine:
         stamp_ms = int.from_bytes(data[HEADER_BYTES:start], "big")
         assert stamp_ms >= self.time_ms, "stamps never decrease along a log"
         self.time_ms = stamp_ms
-        self._expire(applied)
+        if self._due(stamp_ms):
+            self._expire(applied)
         try:
             bodies = commands.split_commands(data, start)
         except MalformedError:
@@ -145,10 +163,65 @@ class Machine:
         if self.state_version < self._state_version_max:
             bodies = [hide_newer(body, self.state_version) for body in bodies]
         ended = self.executor.ended
+        several = len(bodies) > 1       # a lone one was tried before
         for body in bodies:
-            applied.replies.append(self._apply_request(body, applied))
+            reply = self._apply_single(body, 0, len(body)) if several else None
+            if reply is None:
+                reply = self._apply_request(body, applied)
+            applied.replies.append(reply)
             if ended:
                 self._complete(applied)
+
+    # --- in a straight line: a log of single requests is replayed at three times the speed
+
+    def _apply_lone(self, data: bytes) -> bytes | None:
+        """The reply to the only request of a batch, where nothing is due and `_apply_single` can
+        do it; None: nothing was done, but that it may be later now."""
+        end = len(data)
+        if end < _SINGLE_FROM + _SINGLE.size:
+            return None
+        stamp_ms, length = _LONE.unpack_from(data, HEADER_BYTES)
+        if (_SINGLE_FROM + length != end or self.state_version != self._state_version_max
+                or stamp_ms < self.time_ms or self._due(stamp_ms)):
+            return None
+        self.time_ms = stamp_ms
+        return self._apply_single(data, _SINGLE_FROM, end)
+
+    def _apply_single(self, data: bytes, offset: int, end: int) -> bytes | None:
+        """The reply to a request from `offset` to `end` that is one command of a session in step:
+        an ENQUEUE of one message that nobody waits for, or a DEQUEUE as the one before it. None, and nothing was done, where it is anything else: `_apply_request` does the same and more."""
+        if end - offset < _SINGLE.size:
+            return None
+        (session_id, first, acknowledged, count, length, operation,
+         name_bytes) = _SINGLE.unpack_from(data, offset)
+        if count != 1 or offset + _COMMAND_FROM + length != end:
+            return None
+        session = self.sessions.by_id.get(session_id)
+        if session is None or first != session.last + 1 or session.waiting:
+            return None
+        if operation == _ENQUEUE:
+            name_from = offset + _SINGLE.size
+            start = name_from + name_bytes + _ONE_MESSAGE.size
+            if start > end:
+                return None
+            count, size = _ONE_MESSAGE.unpack_from(data, start - _ONE_MESSAGE.size)
+            if (count != 1 or start + size != end or size > self._message_bytes_max
+                    or not name_bytes):
+                return None
+            message_id = self.executor.enqueue_single(data[name_from:name_from + name_bytes],
+                                                      data[start:end])
+            if message_id is None:
+                return None
+            reply = requests.encode_reply_enqueued(first, 1, message_id)
+        elif operation == _DEQUEUE:
+            result = self.executor.dequeue_single(data[offset + _COMMAND_FROM:end])
+            if result is None:
+                return None
+            reply = requests.encode_reply_results(first, [result])
+        else:
+            return None
+        self.sessions.step(session_id, session, acknowledged, reply, self.time_ms)
+        return reply
 
     def _follow_version(self, entry: Entry) -> None:
         try:
@@ -161,6 +234,10 @@ class Machine:
                 f"program knows {self._state_version_max} at most: start a newer raftnet here, "
                 "with the same data directory")
         self.state_version = max(self.state_version, version)
+
+    def _due(self, now_ms: int) -> bool:
+        """Whether a wait or a session may have to expire. Ended waits may say so for nothing."""
+        return now_ms >= self.sessions.due_ms or now_ms >= self.executor.waits.due_ms()
 
     def _expire(self, applied: Applied) -> None:
         waits, sessions, now_ms = self.executor.waits, self.sessions, self.time_ms
@@ -176,6 +253,7 @@ class Machine:
             if expiry_ms is None or expiry_ms > now_ms:
                 break
             sessions.expire_one()
+        sessions.look_again(now_ms)
 
     def _complete(self, applied: Applied) -> None:
         """Encode and keep the replies of the waits that the executor ended."""

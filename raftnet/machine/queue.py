@@ -35,6 +35,12 @@ class Queue:
         self.messages.extend(messages)
         self.size_bytes += sum(map(len, messages))
 
+    def restore(self, ids: tuple[int, ...], messages: list[bytes]) -> None:
+        """Add messages out of a snapshot at the end."""
+        self.ids.extend(ids)
+        self.messages.extend(messages)
+        self.size_bytes += sum(map(len, messages))
+
     def take(self, count: int, room: int) -> tuple[list[tuple[int, bytes]], int]:
         """Remove up to `count` messages from the head, until the next would not fit into `room`
         bytes. Returns [(id, message)] and the room that is left."""

@@ -8,6 +8,7 @@ while it waits; limits refuse new sessions and evict none.
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from raftnet.config import MachineConfig
 
@@ -42,11 +43,12 @@ class Session:
 class Sessions:
     """All sessions by id."""
 
-    __slots__ = ("by_id", "kept_bytes", "_unused", "_config")
+    __slots__ = ("by_id", "kept_bytes", "due_ms", "_unused", "_config")
 
     def __init__(self, config: MachineConfig):
         self.by_id: dict[bytes, Session] = {}
         self.kept_bytes = 0         # of all kept replies, overhead included
+        self.due_ms = 0             # no session expires before this; see look_again
         # Those that can expire, the longest unused first: all but those that wait.
         self._unused: OrderedDict[bytes, Session] = OrderedDict()
         self._config = config
@@ -61,6 +63,22 @@ class Sessions:
         assert session_id not in self.by_id
         session = self.by_id[session_id] = self._unused[session_id] = Session(now_ms)
         return session
+
+    def in_order(self) -> Iterator[tuple[bytes, Session]]:
+        """All of them: first those that can expire, the longest unused first, then those that wait,
+        by id. So restored one after the other, they are as they were."""
+        yield from self._unused.items()
+        if len(self._unused) < len(self.by_id):
+            yield from sorted(item for item in self.by_id.items() if item[1].waiting)
+
+    def restore(self, session_id: bytes, session: Session, reply_bytes: int) -> None:
+        """One out of a snapshot, whole, with so many bytes of kept replies: behind those that are
+        there. Invariant: of those that do not wait, none was used before the one before it."""
+        assert session_id not in self.by_id
+        self.by_id[session_id] = session
+        if not session.waiting:
+            self._unused[session_id] = session
+        self.kept_bytes += KEPT_REPLY_OVERHEAD_BYTES * len(session.replies) + reply_bytes
 
     def use(self, session_id: bytes, session: Session, now_ms: int) -> None:
         """It was heard of: its time begins anew."""
@@ -79,6 +97,29 @@ class Sessions:
         if not session.waiting:
             del self._unused[session_id]
         session.waiting += 1
+
+    def step(self, session_id: bytes, session: Session, acknowledged: int, reply: bytes,
+             now_ms: int) -> None:
+        """`use`, `acknowledge` and `keep` of the session's next single command, in one; of a session
+        that does not wait."""
+        last = session.last
+        session.last = first = last + 1
+        session.used_ms = now_ms
+        self._unused.move_to_end(session_id)
+        firsts, replies = session.firsts, session.replies
+        if acknowledged >= last and len(firsts) == 1:
+            # nearly always: the reply takes the place of the one before it
+            self.kept_bytes += len(reply) - len(replies[0])
+            firsts[0] = first
+            replies[0] = reply
+            return
+        if firsts and acknowledged >= firsts[0]:
+            session.last = last         # the kept frames end there
+            self.acknowledge(session, acknowledged)
+            session.last = first
+        firsts.append(first)
+        replies.append(reply)
+        self.kept_bytes += KEPT_REPLY_OVERHEAD_BYTES + len(reply)
 
     def complete(self, session_id: bytes, first: int, reply: bytes, now_ms: int) -> None:
         """The wait at `first` has its reply: keep it. Counts as a use."""
@@ -120,6 +161,12 @@ class Sessions:
         for session in self._unused.values():
             return session.used_ms + self._config.session_expiry_ms
         return None
+
+    def look_again(self, now_ms: int) -> None:
+        """After the expiries of an entry: nothing is due before the one that comes next, and what
+        is used from now on comes later still."""
+        expiry_ms = self.next_expiry_ms()
+        self.due_ms = now_ms + self._config.session_expiry_ms if expiry_ms is None else expiry_ms
 
     def expire_one(self) -> None:
         """Forget the longest unused session."""

@@ -8,6 +8,7 @@ or are more than half of it. What ends a wait is decided in executor.py and mach
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
+_NEVER_MS = 1 << 64     # above every stamp
 _HEAP_SLACK = 64        # ended members that are not worth rebuilding the heap for
 
 
@@ -27,21 +28,25 @@ class Wait:
 class Waits:
     """All waits, by (session, sequence) and by deadline."""
 
-    __slots__ = ("pending", "_deadlines", "_next_number")
+    __slots__ = ("pending", "next_number", "_deadlines")
 
     def __init__(self):
         self.pending: dict[tuple[bytes, int], Wait] = {}            # in order of asking
+        self.next_number = 1        # Invariant: above that of every wait
         self._deadlines: list[tuple[int, int, Wait]] = []           # heap; ended ones included
-        self._next_number = 1
 
     def begin(self, session: bytes, first_sequence: int, deadline_ms: int, queue: bytes,
               count: int) -> Wait:
         """A new wait, behind all others."""
-        wait = Wait(session, first_sequence, deadline_ms, self._next_number, queue, count)
-        self._next_number += 1
-        self.pending[session, first_sequence] = wait
-        heappush(self._deadlines, (deadline_ms, wait.number, wait))
+        wait = Wait(session, first_sequence, deadline_ms, self.next_number, queue, count)
+        self.next_number += 1
+        self.restore(wait)
         return wait
+
+    def restore(self, wait: Wait) -> None:
+        """One that is numbered, behind all others: new, or out of a snapshot."""
+        self.pending[wait.session, wait.first_sequence] = wait
+        heappush(self._deadlines, (wait.deadline_ms, wait.number, wait))
 
     def end(self, wait: Wait) -> None:
         """Forget it: it is answered."""
@@ -50,6 +55,10 @@ class Waits:
         if len(self._deadlines) > 2 * len(self.pending) + _HEAP_SLACK:
             self._deadlines = [item for item in self._deadlines if item[2].pending]
             heapify(self._deadlines)
+
+    def due_ms(self) -> int:
+        """No wait ends by its deadline before this."""
+        return self._deadlines[0][0] if self._deadlines else _NEVER_MS
 
     def earliest(self) -> Wait | None:
         """The wait whose deadline comes first."""

@@ -2,7 +2,7 @@
 
 Rules: one layout a kind; a decoder raises MalformedError on anything that is not exactly it, and on
 entries that do not follow each other, are a membership that cannot be read or a batch without a
-stamp, so that the core need not distrust what it is given. Who sent a message is known from its
+stamp, or a chunk outside of its snapshot, so that the core need not distrust what it is given. Who sent a message is known from its
 connection.
 """
 
@@ -12,8 +12,8 @@ from raftnet.errors import MalformedError
 from raftnet.raft.entry import HEADER_BYTES, EntryKind, decode_entries
 from raftnet.raft.membership import decode_membership
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, TimeoutNow,
-    Vote, VoteReply)
+    Append, AppendReply, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, Snapshot,
+    SnapshotReply, TimeoutNow, Vote, VoteReply)
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import unpack_flag
 
@@ -26,6 +26,10 @@ _APPEND_REPLY = struct.Struct(">QBQQQ")     # term, success, match, hint index, 
 _HEARTBEAT = struct.Struct(">QQQQII")       # term, leader commit, round, sent, timeout, rtt
 _HEARTBEAT_REPLY = struct.Struct(">QQQ")    # term, round, sent
 _TIMEOUT_NOW = struct.Struct(">Q")          # term
+# term, index, snapshot's term, size, checksum, offset, bytes of data
+_SNAPSHOT = struct.Struct(">QQQQIQI")
+# term, index, snapshot's term, checksum, offset, next offset, damaged
+_SNAPSHOT_REPLY = struct.Struct(">QQQIQQB")
 _STAMP_BYTES = 8                            # of a batch; replicas follow it before it is applied
 
 
@@ -95,6 +99,30 @@ def _decode_append_reply(body: bytes) -> AppendReply:
     return AppendReply(term, unpack_flag(success), match, hint_index, hint_term)
 
 
+def _encode_snapshot(m: Snapshot) -> tuple[int, bytes]:
+    return Kind.SNAPSHOT, _SNAPSHOT.pack(m.term, m.index, m.snapshot_term, m.size, m.checksum,
+                                         m.offset, len(m.data)) + m.data
+
+
+def _decode_snapshot(body: bytes) -> Snapshot:
+    if len(body) < _SNAPSHOT.size:
+        raise MalformedError("SNAPSHOT is cut short")
+    term, index, snapshot_term, size, checksum, offset, count = _SNAPSHOT.unpack_from(body)
+    data = body[_SNAPSHOT.size:]
+    if len(data) != count:
+        raise MalformedError(f"SNAPSHOT: {len(data)} bytes of data where {count} are announced")
+    if not 0 < index or not 0 < snapshot_term <= term:
+        raise MalformedError("SNAPSHOT: an entry that no log holds")
+    if not 0 < size or offset + count > size:
+        raise MalformedError("SNAPSHOT: the chunk is not in the file")
+    return Snapshot(term, index, snapshot_term, size, checksum, offset, data)
+
+
+def _decode_snapshot_reply(body: bytes) -> SnapshotReply:
+    *numbers, damaged = _exactly(_SNAPSHOT_REPLY, body)
+    return SnapshotReply(*numbers, unpack_flag(damaged))
+
+
 _ENCODERS = {
     PreVote: lambda m: (Kind.PRE_VOTE, _PRE_VOTE.pack(
         m.term, m.last_log_index, m.last_log_term)),
@@ -111,6 +139,9 @@ _ENCODERS = {
     HeartbeatReply: lambda m: (Kind.HEARTBEAT_REPLY, _HEARTBEAT_REPLY.pack(
         m.term, m.round, m.sent_ms)),
     TimeoutNow: lambda m: (Kind.TIMEOUT_NOW, _TIMEOUT_NOW.pack(m.term)),
+    Snapshot: _encode_snapshot,
+    SnapshotReply: lambda m: (Kind.SNAPSHOT_REPLY, _SNAPSHOT_REPLY.pack(
+        m.term, m.index, m.snapshot_term, m.checksum, m.offset, m.next_offset, m.damaged)),
 }
 
 _DECODERS = {
@@ -123,4 +154,6 @@ _DECODERS = {
     Kind.HEARTBEAT: lambda body: Heartbeat(*_exactly(_HEARTBEAT, body)),
     Kind.HEARTBEAT_REPLY: lambda body: HeartbeatReply(*_exactly(_HEARTBEAT_REPLY, body)),
     Kind.TIMEOUT_NOW: lambda body: TimeoutNow(*_exactly(_TIMEOUT_NOW, body)),
+    Kind.SNAPSHOT: _decode_snapshot,
+    Kind.SNAPSHOT_REPLY: _decode_snapshot_reply,
 }

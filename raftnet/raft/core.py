@@ -5,8 +5,8 @@ disk has done. Nothing here knows a socket, a file, a clock, a thread or a rando
 what tick adds up (integers, milliseconds), chance is the `randint` given.
 
 The rules of the roles are in election.py (candidates, votes, followers), leader.py, changes.py (who
-belongs) and transfer.py (handing over); here is the state, in the paper's words (figure 2), the
-term rule, and the order of the disk jobs:
+belongs), transfer.py (handing over) and install.py (snapshots for those that are behind the log);
+here is the state, in the paper's words (figure 2), the term rule, and the order of the disk jobs:
 - a message that promises something waits in `messages_after_sync` for the job that makes it true;
 - a node counts its own vote and its own copy of an entry only when they are durable.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from raftnet.config import RaftConfig
 from raftnet.errors import NotLeaderError
-from raftnet.raft import changes, election, leader, transfer
+from raftnet.raft import changes, election, install, leader, transfer
 from raftnet.raft.entry import EntryKind
 from raftnet.raft.log import RaftLog
 from raftnet.raft.membership import Membership
@@ -24,7 +24,8 @@ from raftnet.raft.progress import Progress
 from raftnet.raft.timing import Timing
 from raftnet.raft.types import (
     Append, AppendReply, EntryId, HardState, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote,
-    PreVoteReply, ReadState, Ready, Role, TimeoutNow, Vote, VoteReply)
+    PreVoteReply, ReadState, Ready, Role, Snapshot, SnapshotId, SnapshotMeta, SnapshotReply,
+    TimeoutNow, Vote, VoteReply)
 
 
 class Raft:
@@ -59,6 +60,8 @@ class Raft:
         self.gone_attempts = 0                      # > 0: the leader's death was seen
         self.failed_rounds = 0                      # elections without outcome since a leader
         self.barred = False                         # told that it was removed: never campaigns
+        self.disk_full = False                      # set by the caller; not fit to campaign
+        self.incoming: install.Incoming | None = None   # a snapshot that is being received
         # Leader; made anew in each term.
         self.progress: dict[int, Progress] = {}
         self.term_start_index = 0                   # index of this leader's empty entry
@@ -77,6 +80,8 @@ class Raft:
         self.messages: list[Outgoing] = []
         self.messages_after_sync: list[Outgoing] = []
         self.reads_done: list[ReadState] = []
+        self.received: SnapshotId | None = None
+        self._queued: deque[Ready] = deque()        # disk jobs in their order, before anything else
         # Disk jobs under way: (number, when, epoch, last index, term, term of an own vote or 0).
         self._jobs: deque[tuple[int, int, int, int, int, int]] = deque()
         self._job = 0
@@ -149,6 +154,21 @@ class Raft:
             return min(deadline, self.transfer_deadline_ms) if self.transfer_to else deadline
         return self.election_deadline_ms
 
+    @property
+    def snapshot(self) -> SnapshotMeta | None:
+        """The newest snapshot that this node holds, or begins to hold with a job under way."""
+        return self.log.snapshot
+
+    def installing_to(self) -> list[int]:
+        """The followers (node ids) that are heard and are sent a snapshot: where the log is cut
+        meanwhile, they may need the next one at once."""
+        return install.installing_to(self)
+
+    def wants_snapshot(self, identity: SnapshotId) -> bool:
+        """Whether a snapshot that was `received` is needed still."""
+        incoming = self.incoming
+        return (install.is_wanted(self, incoming) and incoming.identity == identity)
+
     # --- input
 
     def elapse(self, elapsed_ms: int) -> None:
@@ -217,6 +237,28 @@ class Raft:
         if progress is not None:
             progress.probe()
 
+    def snapshot_made(self, meta: SnapshotMeta) -> None:
+        """This is the node's snapshot now: for followers that are behind the log, which the caller
+        may compact up to it. Nothing where it is not newer than what the core knows."""
+        assert meta.index <= self.log.applied_index
+        if self.log.snapshot is None or meta.index > self.log.snapshot.index:
+            self.log.snapshot = meta
+
+    def snapshot_received(self, meta: SnapshotMeta) -> bool:
+        """Ready.received is verified, and its state built: one of the next Readys installs it, and
+        the caller goes on with that state then. False, and nothing is done, where it would not take
+        this node on any more."""
+        return install.verified(self, meta)
+
+    def snapshot_refused(self, identity: SnapshotId) -> None:
+        """Ready.received is not what it should be: the leader sends it anew."""
+        install.refuse(self, identity)
+
+    def snapshot_unreadable(self, node_id: int) -> None:
+        """A Snapshot to that node could not be filled: the newest one instead, after a while."""
+        if node_id in self.progress:
+            install.begin_anew(self, self.progress[node_id])
+
     def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
         """A round trip to a peer, measured by a greeting."""
         if self.membership.member(node_id) is not None:
@@ -243,8 +285,13 @@ class Raft:
 
     # --- output
 
-    def ready(self) -> Ready | None:
-        """Everything to be done now, or None. May be called while jobs are under way."""
+    def ready(self, apply: bool = True) -> Ready | None:
+        """Everything to be done now, or None. May be called while jobs are under way. Without
+        `apply` no committed entries are handed out, so that a turn stays short."""
+        if self.incoming is not None and self.incoming.verified is not None:
+            install.begin_at_verified(self)
+        if self._queued:
+            return self._queued.popleft()
         if self.role is Role.LEADER:
             if self.steps_needed:
                 changes.maintain(self)      # may end the leadership: a removed leader's last act
@@ -252,6 +299,30 @@ class Raft:
                 transfer.press(self)
         if self.role is Role.LEADER:
             leader.flush(self)
+        ready = self._take_job()
+        from_file, committed = None, []
+        if apply and self.log.applied_index < self.log.commit_index:
+            from_file = self.log.hand_to_apply_from_file()
+            committed = self.log.hand_to_apply(self.config.apply_bytes_max)
+        if not (ready or self.messages or committed or from_file or self.reads_done
+                or self.received):
+            return None
+        if ready is None:
+            ready = Ready(0, [], None, [], [], [], [])
+        ready.messages, self.messages = self.messages, []
+        ready.reads, self.reads_done = self.reads_done, []
+        ready.received, self.received = self.received, None
+        ready.committed_from_file, ready.committed = from_file, committed
+        return ready
+
+    def queue_job(self, meta: SnapshotMeta | None = None) -> None:
+        """Make a disk job of what was decided so far, or of installing that snapshot."""
+        ready = self._take_job(meta)
+        if ready is not None:
+            self._queued.append(ready)
+
+    def _take_job(self, meta: SnapshotMeta | None = None) -> Ready | None:
+        """What the disk is to do now, with the promises that wait for it; None: nothing."""
         log = self.log
         hard_state = None
         if (self.current_term != self._handed_state.current_term
@@ -259,23 +330,20 @@ class Raft:
             hard_state = self._handed_state = HardState(self.current_term, self.voted_for)
         rewound = log.rewound
         entries = log.hand_to_disk() if log.handed_index < log.last_index else []
-        job = 0
-        if hard_state is not None or entries or (self.messages_after_sync and self._jobs):
-            # A promise about bytes that are on their way waits behind them, in a job of its own.
-            self._job = job = self._job + 1
-            self._jobs.append((job, self.now_ms, log.epoch, log.last_index,
-                               self._handed_state.current_term, self._own_vote_term))
-            self._own_vote_term = 0
-        elif self.messages_after_sync:
+        chunk = install.take_chunk(self, self._job + 1) if self.incoming is not None else None
+        # A promise about bytes that are on their way waits behind them, in a job of its own.
+        if not (hard_state is not None or entries or chunk or meta
+                or (self.messages_after_sync and self._jobs)):
             self.messages += self.messages_after_sync
             self.messages_after_sync = []
-        committed = (log.hand_to_apply(self.config.apply_bytes_max)
-                     if log.applied_index < log.commit_index else [])
-        if not (job or self.messages or committed or self.reads_done):
             return None
-        ready = Ready(job, self.messages, hard_state, entries, self.messages_after_sync,
-                      committed, self.reads_done, rewound)
-        self.messages, self.messages_after_sync, self.reads_done = [], [], []
+        self._job += 1
+        self._jobs.append((self._job, self.now_ms, log.epoch, log.handed_index,
+                           self._handed_state.current_term, self._own_vote_term))
+        self._own_vote_term = 0
+        ready = Ready(self._job, [], hard_state, entries, self.messages_after_sync, [], [], rewound,
+                      chunk=chunk, install=meta)
+        self.messages_after_sync = []
         return ready
 
     def advance(self, job: int) -> None:
@@ -283,16 +351,30 @@ class Raft:
         log = self.log
         while self._jobs and self._jobs[0][0] <= job:
             _, _, epoch, last_index, term, own_vote_term = self._jobs.popleft()
-            self.stable_term = term
+            self.stable_term = max(self.stable_term, term)
             # A job of an older epoch may vouch for entries that were replaced since.
             if epoch == log.epoch and last_index > log.stable_index:
                 log.stable_index = last_index
-            if own_vote_term == self.current_term and self.role is Role.CANDIDATE:
-                self.votes.add(self.node_id)
-                election.count_votes(self)
+            self._own_vote_durable(own_vote_term)
+        if self.incoming is not None:
+            self.received = install.written(self, job) or self.received
         if self.role is Role.LEADER:
             leader.maybe_commit(self)
         log.trim_memory(self.config.log_memory_bytes_max)
+
+    def hard_state_durable(self, job: int) -> None:
+        """Of the jobs up to this one the hard state is durable, the entries may not be (a full
+        disk): messages of theirs that promise no more (types.promises_hard_state_only) may leave.
+        """
+        for number, _, _, _, term, own_vote_term in list(self._jobs):
+            if number <= job:
+                self.stable_term = max(self.stable_term, term)
+                self._own_vote_durable(own_vote_term)
+
+    def _own_vote_durable(self, term: int) -> None:
+        if term == self.current_term and self.role is Role.CANDIDATE:
+            self.votes.add(self.node_id)
+            election.count_votes(self)
 
     # --- roles: the only places that change term, vote and role
 
@@ -336,6 +418,7 @@ class Raft:
         """A quorum voted for this node in this term."""
         assert self.role is Role.CANDIDATE, "only a candidate becomes leader"
         self.role = Role.LEADER
+        self.incoming = None        # a leader has all that is committed in its log
         self.pre_voting = False
         self.campaign_term = 0
         self.leader_id = self.node_id
@@ -369,4 +452,6 @@ _STEP = {
     AppendReply: leader.on_append_reply,
     HeartbeatReply: leader.on_heartbeat_reply,
     TimeoutNow: election.on_timeout_now,
+    Snapshot: install.on_snapshot,
+    SnapshotReply: leader.on_snapshot_reply,
 }

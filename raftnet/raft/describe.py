@@ -8,7 +8,7 @@ may be called once per operation.
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.raft.types import (
     Append, AppendReply, HardState, Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply,
-    ReadState, Ready, TimeoutNow, Vote, VoteReply)
+    ReadState, Ready, Snapshot, SnapshotMeta, SnapshotReply, TimeoutNow, Vote, VoteReply)
 
 ENTRIES_SHOWN_MAX = 6       # of a longer list the first and last few, with a count between
 
@@ -43,6 +43,11 @@ def describe_read(read: ReadState) -> str:
     return f"read {read.token} at {read.index}" if read.index else f"read {read.token} refused"
 
 
+def describe_snapshot(meta: SnapshotMeta) -> str:
+    """`snapshot 9/2 size 700`: the last entry that it contains, and the bytes of the file."""
+    return f"snapshot {meta.index}/{meta.term} size {meta.size}"
+
+
 def describe_ready(node_id: int, ready: Ready) -> str:
     """All of a Ready in its own order, parts that are empty left out."""
     parts = [f"{node_id} job {ready.job}" if ready.job else f"{node_id} no job"]
@@ -51,11 +56,19 @@ def describe_ready(node_id: int, ready: Ready) -> str:
         parts.append(f"state {describe_hard_state(ready.hard_state)}")
     if ready.entries:
         parts.append(f"write {describe_entries(ready.entries)}")
+    if ready.chunk is not None:
+        parts.append(f"write {len(ready.chunk[1])}B of the snapshot at {ready.chunk[0]}")
+    if ready.install is not None:
+        parts.append(f"install {describe_snapshot(ready.install)}")
     parts += [f"after sync {describe_message(node_id, to, message)}"
               for to, message in ready.messages_after_sync]
+    if ready.committed_from_file is not None:
+        parts.append("apply from the file {}..{}".format(*ready.committed_from_file))
     if ready.committed:
         parts.append(f"apply {describe_entries(ready.committed)}")
     parts += [describe_read(read) for read in ready.reads]
+    if ready.received is not None:
+        parts.append(f"received snapshot {ready.received.index}/{ready.received.term}")
     return "; ".join(parts)
 
 
@@ -108,6 +121,20 @@ def _heartbeat_reply(message: HeartbeatReply) -> str:
     return f" round {message.round} sent {message.sent_ms}"
 
 
+def _snapshot(message: Snapshot) -> str:
+    data = (f"{message.count}B from file" if message.from_file and not message.data
+            else f"{len(message.data)}B")
+    return (f" index {message.index}/{message.snapshot_term} size {message.size}"
+            f" offset {message.offset} data {data}")
+
+
+def _snapshot_reply(message: SnapshotReply) -> str:
+    if message.damaged:
+        return f" index {message.index}/{message.snapshot_term} damaged"
+    return (f" index {message.index}/{message.snapshot_term} offset {message.offset}"
+            f" next {message.next_offset}")
+
+
 def _nothing_more(_message: TimeoutNow) -> str:
     return ""
 
@@ -122,4 +149,6 @@ _FIELDS = {
     Heartbeat: _heartbeat,
     HeartbeatReply: _heartbeat_reply,
     TimeoutNow: _nothing_more,
+    Snapshot: _snapshot,
+    SnapshotReply: _snapshot_reply,
 }

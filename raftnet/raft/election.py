@@ -1,11 +1,10 @@
 """Elections and following: what candidates ask, whom a node votes for, how a follower follows.
 
 Rules: pre-vote before every election (thesis 9.6), a vote is withheld while a leader is alive
-(thesis 4.2.3), votes are counted by sender. A node that is no voter, or whose disk is overdue, does
-not campaign. State is in core.py.
+(thesis 4.2.3), votes are counted by sender. A node that is no voter, or whose disk is overdue or
+full, does not campaign. State is in core.py.
 """
 
-from raftnet.raft.entry import EntryKind
 from raftnet.raft.types import (
     Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Role, TimeoutNow,
     Vote, VoteReply)
@@ -50,7 +49,7 @@ def may_campaign(raft) -> bool:
     where nobody else holds that entry, nobody else can win (thesis 4.2.2, figure 4.6).
     """
     log = raft.log
-    return not raft.disk_overdue and not raft.barred and (
+    return not (raft.disk_overdue or raft.disk_full or raft.barred) and (
         log.membership.is_voter(raft.node_id)
         or (log.membership_index > log.commit_index
             and log.membership_before.is_voter(raft.node_id)))
@@ -153,7 +152,7 @@ def on_append(raft, sender: int, message: Append) -> None:
         # Says our term, so that a leader of an older one is not stranded with it.
         raft.reply(sender, AppendReply(raft.current_term, False, prev))
         return
-    _follow(raft, sender, message.term)
+    follow(raft, sender, message.term)
     # Below the base everything is committed, so it matches.
     if prev >= log.base_index and log.term_at(prev) != message.prev_log_term:
         assert prev > log.commit_index, "a committed entry has one term"
@@ -181,7 +180,7 @@ def on_heartbeat(raft, sender: int, message: Heartbeat) -> None:
     if message.term == raft.current_term:
         if message.timeout_ms:
             raft.timing.follow(message.timeout_ms, message.rtt_ms)
-        _follow(raft, sender, message.term)
+        follow(raft, sender, message.term)
         # The leader sends no more than what it knows this node to hold.
         raft.log.commit_to(min(message.leader_commit, raft.log.last_index))
     raft.reply(sender, HeartbeatReply(raft.current_term, message.round, message.sent_ms))
@@ -195,7 +194,8 @@ def on_timeout_now(raft, sender: int, message: TimeoutNow) -> None:
         _campaign(raft, True)
 
 
-def _follow(raft, sender: int, term: int) -> None:
+def follow(raft, sender: int, term: int) -> None:
+    """Only the leader of a term sends what this node was just sent."""
     assert raft.role is not Role.LEADER, "two leaders in one term"
     raft.become_follower(term, sender)
 
@@ -203,5 +203,4 @@ def _follow(raft, sender: int, term: int) -> None:
 def holds_only_founding(raft) -> bool:
     """Whether the log holds nothing but entry 1, the founders' membership."""
     log = raft.log
-    return (log.last_index == 1 and log.base_index == 0
-            and log.entry(1).kind == EntryKind.MEMBERSHIP)
+    return log.last_index == log.membership_index == 1 and log.base_index == 0

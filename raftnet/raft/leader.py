@@ -4,14 +4,16 @@ Rules: an entry of an older term is committed only by one of this term (Raft 5.4
 leader that does not hear a quorum within an election timeout, or whose own disk is overdue, steps
 down (thesis 6.2; design: Disk). Everything per entry is avoided: work is per batch and follower.
 A leader that is no voter (it was removed) counts neither its copy nor its answer: thesis 4.2.2.
-Changes of the membership are in changes.py, handing over in transfer.py.
+Changes of the membership are in changes.py, handing over in transfer.py, snapshots for followers
+that are behind the log in install.py.
 """
 
 from raftnet.errors import BusyError, NotLeaderError
+from raftnet.raft import install
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.progress import Progress
 from raftnet.raft.types import (
-    Append, AppendReply, EntryId, Heartbeat, HeartbeatReply, ReadState, Role)
+    Append, AppendReply, EntryId, Heartbeat, HeartbeatReply, ReadState, Role, SnapshotReply)
 
 _TIMEOUTS_UNANSWERED = 2        # after so many election timeouts an append counts as lost
 
@@ -20,8 +22,8 @@ def begin(raft) -> None:
     """First acts of a term: an empty entry, and every follower's log is probed (Raft 8)."""
     log = raft.log
     raft.progress = {}
-    raft.uncommitted_bytes = sum(
-        len(entry.data) for entry in log.entries(log.commit_index + 1, log.last_index, 1 << 62))
+    # Of those that are in the file only, read at the start, nobody waits for an answer.
+    raft.uncommitted_bytes = log.bytes_in_memory(log.commit_index + 1, log.last_index)
     raft.reads_new, raft.reads_waiting = [], type(raft.reads_waiting)()
     raft.heartbeat_deadline_ms = raft.step_retry_ms = raft.now_ms
     raft.transfer_to, raft.step_refused = 0, ""
@@ -52,10 +54,9 @@ def tick(raft) -> None:
         _heartbeat(raft)
     # Not only with heartbeats of time: those of reads postpone them, for ever where reads go on.
     for node_id, progress in raft.progress.items():
-        waits = progress.in_flight or progress.probe_sent
-        if waits and (raft.now_ms - progress.acknowledged_ms
-                      >= _TIMEOUTS_UNANSWERED * raft.timeout_of(node_id)):
-            progress.probe()        # an append or its reply was lost
+        if progress.waits and (raft.now_ms - progress.acknowledged_ms
+                               >= _TIMEOUTS_UNANSWERED * raft.timeout_of(node_id)):
+            progress.probe()        # an append, a chunk or the answer was lost
             progress.acknowledged_ms = raft.now_ms
 
 
@@ -122,6 +123,10 @@ def flush(raft) -> None:
 def send_appends(raft, node_id: int, progress: Progress, slices: dict[int, list]) -> None:
     """All that this follower may be sent now; `slices`: entries from an index on, once found."""
     log, config = raft.log, raft.config
+    if progress.next_index <= log.base_index:
+        install.send_chunks(raft, node_id, progress)
+        return
+    progress.snapshot = None        # whatever was being sent is not needed any more
     while True:
         next_index = progress.next_index
         if progress.probing:
@@ -133,7 +138,7 @@ def send_appends(raft, node_id: int, progress: Progress, slices: dict[int, list]
             return
         prev = next_index - 1
         prev_term = log.term_at(prev)
-        assert prev_term is not None, "the log reaches back to every follower"
+        assert prev_term is not None, "who is behind the log gets the snapshot"
         message = Append(raft.current_term, prev, prev_term, log.commit_index)
         if next_index < log.memory_from:
             # Only in the file: one append at a time, filled by the caller.
@@ -185,12 +190,20 @@ def on_append_reply(raft, sender: int, message: AppendReply) -> None:
     if progress is None:
         return
     if not message.success:
-        next_index = raft.log.last_match(message.hint_index, message.hint_term) + 1
+        next_index = min(message.hint_index,
+                         raft.log.last_match(message.hint_index, message.hint_term)) + 1
         progress.refused(message.match_index, next_index)
         return
     assert message.match_index <= raft.log.last_index, "a follower holds what we sent, or less"
     if progress.acknowledged(message.match_index, raft.now_ms):
         maybe_commit(raft)
+
+
+def on_snapshot_reply(raft, sender: int, message: SnapshotReply) -> None:
+    """A follower tells how much of the snapshot it has; see install.py."""
+    progress = _heard(raft, sender, message.term)
+    if progress is not None:
+        install.on_answer(raft, progress, message)
 
 
 def on_heartbeat_reply(raft, sender: int, message: HeartbeatReply) -> None:
@@ -218,8 +231,7 @@ def maybe_commit(raft) -> None:
         return
     before = log.commit_index
     log.commit_to(index)
-    raft.uncommitted_bytes -= sum(
-        [len(entry.data) for entry in log.entries(before + 1, index, 1 << 62)])
+    raft.uncommitted_bytes -= log.bytes_in_memory(before + 1, index)
 
 
 def _release_reads(raft) -> None:

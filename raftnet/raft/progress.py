@@ -1,12 +1,16 @@
 """Progress: what a leader knows of one follower, and how fast it may send.
 
-Two states. PROBE: where the logs part is unknown, or messages were lost: one append at a time.
+Three states. PROBE: where the logs part is unknown, or messages were lost: one append at a time.
 REPLICATE: appends are pipelined, next_index runs ahead of match_index, bounded in count and bytes.
-Invariant: match_index < next_index.
+SNAPSHOT: the next entry was cut off the leader's log: chunks of its snapshot are pipelined, bounded
+in bytes; what is known to be written there runs behind what was sent. Its rules are in install.py.
+Invariants: match_index < next_index, snapshot_offset <= snapshot_sent <= snapshot.size.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
+
+from raftnet.raft.types import SnapshotMeta
 
 
 @dataclass(slots=True)
@@ -23,6 +27,17 @@ class Progress:
     round: int = 0                  # newest read round that it answered
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)   # (last index, bytes)
     in_flight_bytes: int = 0
+    snapshot: SnapshotMeta | None = None    # being sent: SNAPSHOT
+    snapshot_offset: int = 0        # the bytes before it are written there
+    snapshot_sent: int = 0          # the bytes before it were sent
+    snapshot_asking: bool = False   # how far it is must be asked; no data is sent meanwhile
+    snapshot_asked: bool = False    # the question is on its way
+    snapshot_went_back: bool = False    # a loss was answered by sending again: not twice
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer is due: to appends, to chunks, or that a whole snapshot is installed."""
+        return bool(self.in_flight) or self.probe_sent or self.snapshot is not None
 
     def heard_within(self, duration_ms: int, now_ms: int) -> bool:
         """Whether a message came from it in this term, less than so long ago."""
@@ -40,6 +55,29 @@ class Progress:
         self.probe_sent = False
         self.in_flight.clear()
         self.in_flight_bytes = 0
+        self.snapshot_asking = True
+        self.snapshot_asked = False
+        self.snapshot_went_back = False
+
+    def begin_snapshot(self, meta: SnapshotMeta) -> None:
+        """That snapshot is to be sent. It may be there in part, by an earlier leader."""
+        self.probe()
+        self.snapshot = meta
+        self.snapshot_offset = self.snapshot_sent = 0
+
+    def chunk_answered(self, offset: int, next_offset: int, now_ms: int) -> None:
+        """An answer to the chunk, or question, at `offset`. Chunks keep their order on their way,
+        so one that was answered with less than its own offset came behind a loss."""
+        self.acknowledged_ms = now_ms
+        self.snapshot_asking = False
+        if next_offset < offset:
+            if not self.snapshot_went_back:
+                self.snapshot_offset = self.snapshot_sent = next_offset
+                self.snapshot_went_back = True
+        elif next_offset > self.snapshot_offset:
+            self.snapshot_offset = next_offset
+            self.snapshot_sent = max(self.snapshot_sent, next_offset)
+            self.snapshot_went_back = False
 
     def sent(self, last_index: int, size: int, now_ms: int) -> None:
         """An append that ends at `last_index` was sent in REPLICATE."""

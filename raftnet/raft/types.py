@@ -44,7 +44,21 @@ class SnapshotMeta(NamedTuple):
     membership: Membership  # that membership
     digest: int             # Machine.digest at `index`
     size: int               # bytes of the file
-    checksum: int           # CRC-32 of the whole file: with the above it identifies a transfer
+    checksum: int           # CRC-32 of the whole file
+
+    @property
+    def identity(self) -> "SnapshotId":
+        """What identifies a transfer of it."""
+        return SnapshotId(self.index, self.term, self.size, self.checksum)
+
+
+class SnapshotId(NamedTuple):
+    """What identifies one transfer of a snapshot, whoever sends it."""
+
+    index: int
+    term: int
+    size: int
+    checksum: int
 
 
 @dataclass(slots=True)
@@ -134,8 +148,49 @@ class TimeoutNow:
     term: int
 
 
+@dataclass(slots=True)
+class Snapshot:
+    """InstallSnapshot: a chunk of the file, or a question without data (Raft 7)."""
+
+    term: int
+    index: int              # the last entry that the snapshot contains ...
+    snapshot_term: int      # ... and its term
+    size: int               # bytes of the file
+    checksum: int           # CRC-32 of the file
+    offset: int             # of the first byte of `data`; of a question: how far was sent
+    data: bytes = b""
+    from_file: bool = False  # the caller puts the bytes into `data`, see Ready ...
+    count: int = 0          # ... so many
+
+    @property
+    def identity(self) -> SnapshotId:
+        """Which transfer it belongs to."""
+        return SnapshotId(self.index, self.snapshot_term, self.size, self.checksum)
+
+
+@dataclass(slots=True)
+class SnapshotReply:
+    """Answer to Snapshot, while there is something to send."""
+
+    term: int
+    index: int              # as received, like the next two
+    snapshot_term: int
+    checksum: int
+    offset: int             # of the Snapshot that is answered
+    next_offset: int        # all bytes before it are written here
+    damaged: bool = False   # all were, and are not that snapshot: begin anew
+
+
 Message = (PreVote | PreVoteReply | Vote | VoteReply | Append | AppendReply | Heartbeat
-           | HeartbeatReply | TimeoutNow)
+           | HeartbeatReply | TimeoutNow | Snapshot | SnapshotReply)
+_HARD_STATE_ONLY = (PreVoteReply, Vote, VoteReply, HeartbeatReply)
+
+
+def promises_hard_state_only(message: Message) -> bool:
+    """Whether a message of Ready.messages_after_sync may leave once hard state is durable, although
+    entries of its job are not: see Raft.hard_state_durable."""
+    kind = type(message)
+    return kind in _HARD_STATE_ONLY or kind is AppendReply and not message.success
 
 
 class Outgoing(NamedTuple):
@@ -157,7 +212,12 @@ class Ready:
     """Everything the core wants done, in the order it must be done.
 
     An Append with `from_file` has its entries added by the caller: those from prev_log_index + 1
-    on that are durable, up to about append_bytes_max; where none can be read it is not sent.
+    on that are durable, up to about append_bytes_max; where none can be read it is not sent. So has
+    a Snapshot with `from_file` its data: `count` bytes of the file from `offset` on; where that
+    snapshot is held no more it is not sent, and Raft.snapshot_unreadable told.
+
+    With an `install` the job is nothing else: what stands in earlier jobs belongs to the old log,
+    what stands in later ones to the new. The caller then goes on with the state of that snapshot.
     """
 
     job: int                                # number of its disk work, 0 where there is none
@@ -168,3 +228,7 @@ class Ready:
     committed: list[Entry]                  # apply in order
     reads: list[ReadState]                  # serve once applied_index >= read.index
     rewound: bool = False                   # the first entry annuls some that were handed out
+    committed_from_file: tuple[int, int] | None = None  # (first, last) to apply before `committed`
+    chunk: tuple[int, bytes] | None = None  # write there in the file that is received; 0: a new one
+    received: SnapshotId | None = None      # all of it is written: verify, see snapshot_received
+    install: SnapshotMeta | None = None     # the received file becomes the snapshot, the log begins

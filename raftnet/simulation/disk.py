@@ -15,6 +15,7 @@ from raftnet.errors import DirectoryLockedError, DiskFullError, StorageError
 
 RandInt = Callable[[int, int], int]     # (low, high) -> an integer from low to high, both included
 _PIECES_MAX = 4                         # into which one unsynced write falls apart, at most
+_TAKES_SPACE = frozenset(("make the directory", "open", "write", "cut", "rename"))
 
 
 class SimulatedDisk:
@@ -22,7 +23,7 @@ class SimulatedDisk:
 
     Faults, set by the test or the simulator at any time:
     `bytes_left`: by how much files may still grow, None for no limit; `full = True` makes it 0.
-    `fail_at(k)`: the k-th operation from now raises StorageError.
+    `fail_at(k)`: the k-th operation from now raises StorageError, or finds no space.
     """
 
     def __init__(self, directory: str = "simulated"):
@@ -31,6 +32,7 @@ class SimulatedDisk:
         self.operations = 0                     # counted for `fail_at`
         self._fails_at = 0                      # number of the operation that fails; 0: none
         self._fails_applied = False
+        self._fails_full = False
         self._names: dict[str, _File] = {}
         self._durable_names: dict[str, _File] = {}
         self._unsynced_names: list[list[tuple[str, _File | None]]] = []
@@ -50,14 +52,16 @@ class SimulatedDisk:
     def full(self, value: bool) -> None:
         self.bytes_left = 0 if value else None
 
-    def fail_at(self, k: int, applied: bool = False) -> None:
+    def fail_at(self, k: int, applied: bool = False, full: bool = False) -> None:
         """The k-th operation from now (1: the next) raises StorageError, once; 0: none does.
 
         With `applied` it takes its effect first. A failed sync without it drops what it should
-        have made durable, although it can still be read.
+        have made durable, although it can still be read. With `full` it finds no space on the disk,
+        where it is one that may need some: DiskFullError.
         """
         self._fails_at = self.operations + k if k else 0
         self._fails_applied = applied
+        self._fails_full = full
 
     def crash(self, randint: RandInt) -> "SimulatedDisk":
         """The disk that the next start finds after a power loss; this one is not used again."""
@@ -101,6 +105,8 @@ class SimulatedDisk:
         return False
 
     def _fail(self, action: str, name: str) -> None:
+        if self._fails_full and action in _TAKES_SPACE:
+            raise DiskFullError(f"{self.path(name)}: cannot {action}: no space left on the disk")
         raise StorageError(f"{self.path(name)}: cannot {action}: simulated fault")
 
     # --- the interface of Disk
@@ -169,7 +175,7 @@ class SimulatedDisk:
                 self.bytes_left = 0
                 if kept > 0:
                     file.write(offset, data[:kept])
-                raise DiskFullError(f"{self.path(name)}: no space left on the disk")
+                raise DiskFullError(f"{self.path(name)}: cannot write: no space left on the disk")
             self.bytes_left -= grows
         file.write(offset, data)
         if fails:
@@ -209,6 +215,7 @@ class SimulatedDisk:
     def rename(self, old: str, new: str) -> None:
         """As Disk.rename."""
         fails = self._operation("rename", old)
+        self._give_back(new)
         self._rename([(old, None), (new, self._names[old])])
         for handle, name in self._handle_names.items():
             if name == old:
@@ -219,9 +226,15 @@ class SimulatedDisk:
     def remove(self, name: str) -> None:
         """As Disk.remove."""
         fails = self._operation("remove", name)
+        self._give_back(name)
         self._rename([(name, None)])
         if fails:
             self._fail("remove", name)
+
+    def _give_back(self, name: str) -> None:
+        """The space of a file that loses its name, though it may still be open."""
+        if self.bytes_left is not None and name in self._names:
+            self.bytes_left += len(self._names[name].content)
 
     def _rename(self, changes: list[tuple[str, "_File | None"]]) -> None:
         """Changes of names that survive a crash together or not at all."""

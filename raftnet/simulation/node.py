@@ -190,7 +190,7 @@ class SimulatedNode:
         if not replica.leads:
             return True
         if self._hand_over_deadline_ms is None:
-            timeout_ms = replica.leadership.hand_over()
+            timeout_ms = replica.leadership.hand_over("stopping")
             if not timeout_ms:
                 return True
             self._hand_over_deadline_ms = self._clock_ms() + timeout_ms

@@ -2,7 +2,7 @@
 
 Rules: names are relative to the directory, handles are small integers. Nothing here knows a file
 format. An error that the world may cause becomes a StorageError of one line that names the path;
-only a write that found no space becomes DiskFullError, since every failed sync must end the process
+what found no space becomes DiskFullError, except a sync: every failed sync must end the process
 (what it should have written is neither on disk nor marked to be written again).
 `raftnet/simulation/disk.py` has the same interface and replaces this class in the simulator.
 """
@@ -21,7 +21,8 @@ _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 
 
 class Disk:
-    """The files of one data directory. Everything raises StorageError; writes also DiskFullError.
+    """The files of one data directory. Everything raises StorageError; what may need space on the
+    disk (a new file, a longer one, another name) also DiskFullError.
 
     May be used by two threads at once, as long as they do not open or close the same handle.
     """
@@ -126,9 +127,6 @@ class Disk:
                 view = view[count:]
                 offset += count
         except OSError as error:
-            if error.errno in _NO_SPACE:
-                raise DiskFullError(f"{self.path(self._names[handle])}: no space left on the "
-                                    "disk: free some there") from error
             raise self._handle_error("write", handle, error) from error
 
     def truncate(self, handle: int, size: int) -> None:
@@ -146,14 +144,14 @@ class Disk:
             else:
                 os.fdatasync(handle)
         except OSError as error:
-            raise self._handle_error("sync", handle, error) from error
+            raise self._sync_error(self.path(self._names[handle]), error) from error
 
     def sync_directory(self) -> None:
         """Make creations, renames and removals durable."""
         try:
             _sync_directory(self.directory)
         except OSError as error:
-            raise self._error("sync", self.directory, error) from error
+            raise self._sync_error(self.directory, error) from error
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name; one that had that name is gone."""
@@ -161,7 +159,7 @@ class Disk:
             os.replace(self.path(old), self.path(new))
         except OSError as error:
             raise self._error("rename", self.path(old), error) from error
-        for handle, name in self._names.items():
+        for handle, name in list(self._names.items()):     # another thread may open a file
             if name == old:
                 self._names[handle] = new
 
@@ -183,7 +181,14 @@ class Disk:
         return self._error(action, self.path(self._names[handle]), error)
 
     def _error(self, action: str, path: str, error: OSError) -> StorageError:
+        if error.errno in _NO_SPACE:
+            return DiskFullError(f"{path}: cannot {action}: no space left on the disk: free some "
+                                 "there")
         return StorageError(f"{path}: cannot {action}: {error.strerror or error}")
+
+    def _sync_error(self, path: str, error: OSError) -> StorageError:
+        """Also without space it is final: what was to be synced is lost."""
+        return StorageError(f"{path}: cannot sync: {error.strerror or error}")
 
 
 def _sync_directory(path: str) -> None:

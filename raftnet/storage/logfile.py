@@ -1,28 +1,29 @@
-"""The log file: replay at start, append and sync, read back in pieces.
+"""The log file: opened at start, appended to and synced, read back in pieces.
 
 Rules: strictly appended. A record at index i annuls all earlier records at i or above, so that a
 conflicting tail is replaced by appending too, and no truncation can be caught halfway by a crash.
 One thread appends; another may read what is durable meanwhile. The bytes are records.py's affair,
-the order of writes across files is store.py's. Nothing damaged is ever skipped or deleted: only a
+reading all of them replay.py's, the log that begins later compaction.py's, the order of writes
+across files store.py's. Nothing damaged is ever skipped or deleted: only a
 torn tail, which nobody was promised, is cut.
 """
 
 import gc
 import threading
-import time
 from array import array
-from collections.abc import Callable, Set
+from bisect import bisect_left
+from collections.abc import Set
 
 from raftnet.errors import CorruptFileError, DiskFullError, MalformedError
-from raftnet.raft.entry import Entry, decode_entry
-from raftnet.storage.metafile import write_renamed
-from raftnet.storage.records import (CHUNK_BYTES, HEADER_BYTES, PREFIX_BYTES, decode_header,
-                                     encode_header, encode_prefix, find_voucher, scan_records)
+from raftnet.raft.entry import Entry, EntryKind, decode_entry
+from raftnet.storage.metafile import NEW_SUFFIX, write_renamed
+from raftnet.storage.records import (CHUNK_BYTES, HEADER_BYTES, PREFIX_BYTES, LogHeader,
+                                     decode_header, encode_header, encode_prefix, find_voucher)
+from raftnet.storage.replay import Replay, Replayed, Report
 
 LOG_NAME = "log"
+NEW_LOG_NAME = LOG_NAME + NEW_SUFFIX
 READ_ENTRIES_MAX = 2_000        # of one `read`: bounds how long the loop decodes
-PROGRESS_S = 2.0                # between two lines of a long replay
-Report = Callable[[str], None]
 
 
 class LogFile:
@@ -32,38 +33,49 @@ class LogFile:
     without a gap; offsets ascend with them, terms never descend.
     """
 
-    def __init__(self, disk, handle: int, base_index: int, base_term: int):
+    def __init__(self, disk, handle: int, header: LogHeader, name: str = LOG_NAME):
         self._disk = disk
         self._handle = handle
-        self.base_index = base_index    # the entry before the file's first
-        self.base_term = base_term
+        self._name = name
+        self.base_index = header.base_index     # the entry before the file's first
+        self.base_term = header.base_term
+        self.node_id = header.node_id           # whose log it is
         self._end = HEADER_BYTES        # where the next record goes; below it all is durable
         self._known_synced = HEADER_BYTES   # at start: the highest synced_offset of a record
         self._offsets = array("Q")      # by index - base_index - 1: where its record begins
         self._sizes = array("Q")        # bytes of its record
         self._terms = array("Q")
         self._lock = threading.Lock()   # held while the map is used, never during I/O
+        self._reading = threading.Lock()    # held while another thread reads: no close meanwhile
+        self._closed = False
+        self.kept_index = 0         # what the last append left in place ends there
 
     @classmethod
-    def create(cls, disk, base_index: int = 0, base_term: int = 0) -> "LogFile":
+    def create(cls, disk, node_id: int, base_index: int = 0, base_term: int = 0) -> "LogFile":
         """Put an empty log in place of whatever is there; durable on return."""
-        handle = write_renamed(disk, LOG_NAME, encode_header(base_index, base_term))
-        return cls(disk, handle, base_index, base_term)
+        header = LogHeader(base_index, base_term, node_id)
+        return cls(disk, write_renamed(disk, LOG_NAME, encode_header(*header)), header)
 
     @classmethod
-    def open(cls, disk, report: Report) -> tuple["LogFile", list[Entry]]:
-        """Replay the file and change nothing: the log and its current entries in order.
+    def open(cls, disk, node_id: int, report: Report, memory_bytes: int,
+             name: str = LOG_NAME) -> tuple["LogFile", Replayed]:
+        """Replay the file of that node and change nothing: the log, and what was found in it. Of
+        its entries the newest `memory_bytes` are kept, the last BATCH among them at least.
 
         Before anything else is done with it, `settle`. A long replay tells `report` how far it
         is. Raises CorruptFileError with the offset where synced bytes are damaged.
         """
-        handle = disk.open(LOG_NAME)
-        base = decode_header(disk.read_at(handle, 0, HEADER_BYTES), disk.path(LOG_NAME))
-        log = cls(disk, handle, *base)
+        handle = disk.open(name)
+        path = disk.path(name)
+        header = decode_header(disk.read_at(handle, 0, HEADER_BYTES), path)
+        if header.node_id != node_id:
+            raise CorruptFileError(path, 0, f"it is the log of node {header.node_id:016x}, and "
+                                   f"this is node {node_id:016x}")
+        log = cls(disk, handle, header, name)
         collecting = gc.isenabled()
         gc.disable()            # it would walk all entries so far, over and over
         try:
-            return log, log._replay(report)
+            return log, log._replay(report, memory_bytes)
         finally:
             if collecting:
                 gc.enable()
@@ -77,7 +89,7 @@ class LogFile:
         """
         size = self._disk.size(self._handle)
         if self._end < size:
-            report(f"{self._disk.path(LOG_NAME)}: torn tail of an unfinished write: cut "
+            report(f"{self._disk.path(self._name)}: torn tail of an unfinished write: cut "
                    f"{size - self._end} bytes at byte {self._end}")
             self._disk.truncate(self._handle, self._end)
         offset = self._known_synced
@@ -87,9 +99,27 @@ class LogFile:
             offset += len(data)
         self._disk.sync(self._handle)
 
+    def take_map(self, end: int, offsets: array, sizes: array, terms: array) -> None:
+        """Of a file that was written by somebody else: where its records are and where it ends."""
+        self._end = self._known_synced = end
+        self._offsets, self._sizes, self._terms = offsets, sizes, terms
+
+    def take_name(self) -> None:
+        """A log that was made beside the current one is renamed over it (not yet durable)."""
+        if self._name != LOG_NAME:
+            self._disk.rename(self._name, LOG_NAME)
+            self._name = LOG_NAME
+
     def close(self) -> None:
-        """Close the file; everything in it is synced already."""
-        self._disk.close(self._handle)
+        """Close the file; everything in it is synced already. Waits for a read to end."""
+        with self._reading:
+            self._closed = True
+            self._disk.close(self._handle)
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """(term, index) of the last durable entry: by these logs are compared (Raft 5.4.1)."""
+        return self.last_term, self.last_index
 
     @property
     def last_index(self) -> int:
@@ -101,60 +131,75 @@ class LogFile:
         """Its term."""
         return self._terms[-1] if self._terms else self.base_term
 
+    @property
+    def path(self) -> str:
+        """For messages."""
+        return self._disk.path(self._name)
+
+    @property
+    def handle(self) -> int:
+        """Of the open file, for whoever copies it."""
+        return self._handle
+
+    def bytes_from(self, index: int) -> int:
+        """Bytes of the file from that entry's record on; 0 where there is none."""
+        place = index - self.base_index - 1
+        return self._end - self._offsets[place] if place < len(self._offsets) else 0
+
+    def index_before(self, index: int, count: int) -> int:
+        """The lowest index from which on the records up to that of `index` have `count` bytes at
+        most; base_index at least."""
+        with self._lock:
+            place = min(index - self.base_index, len(self._offsets))
+            if place <= 0:
+                return index
+            end = self._offsets[place - 1] + self._sizes[place - 1]
+            return self.base_index + bisect_left(self._offsets, end - count, 0, place)
+
+    @property
+    def has_torn_tail(self) -> bool:
+        """Whether more bytes follow the last record, after `open`."""
+        return self._end < self._disk.size(self._handle)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, annulled records included."""
+        return self._end
+
+    def term_at(self, index: int) -> int | None:
+        """The term of the durable entry at `index`, the base included; None where it has none."""
+        if index == self.base_index:
+            return self.base_term
+        if not self.base_index < index <= self.last_index:
+            return None
+        return self._terms[index - self.base_index - 1]
+
     # --- replay
 
-    def _replay(self, report: Report) -> list[Entry]:
-        """Fill the map; the current entries."""
+    def _replay(self, report: Report, memory_bytes: int) -> Replayed:
+        """Fill the map."""
         size = self._disk.size(self._handle)
-        path = self._disk.path(LOG_NAME)
-        entries: list[Entry] = []
-        add_entry, add_offset = entries.append, self._offsets.append
-        add_size, add_term = self._sizes.append, self._terms.append
-        next_index, last_term, end, known_synced = self.base_index + 1, self.base_term, 0, 0
-        next_report = time.monotonic() + PROGRESS_S
-        for offset, synced_offset, entry in scan_records(self._read, size):
-            if entry is None:
-                self._refuse_damage(size, offset, synced_offset)
-                break
-            index, term = entry.index, entry.term
-            if index != next_index:
-                last_term = self._annul(entries, entry, offset)
-            if term < last_term:
-                raise CorruptFileError(path, offset, f"entry {index} of term {term} follows one "
-                                       f"of term {last_term}")
-            add_entry(entry)
-            add_offset(offset)
-            add_size(PREFIX_BYTES + len(entry.data))
-            add_term(term)
-            next_index, last_term = index + 1, term
-            if synced_offset > known_synced:
-                known_synced = synced_offset
-            end = offset + PREFIX_BYTES + len(entry.data)
-            if not index & 0xFFF and time.monotonic() >= next_report:
-                report(f"{path}: read {end >> 20} of {size >> 20} MiB, {len(entries)} entries")
-                next_report = time.monotonic() + PROGRESS_S
-        if entries:
-            self._end, self._known_synced = end, known_synced
-        return entries
-
-    def _annul(self, entries: list[Entry], entry: Entry, offset: int) -> int:
-        """Drop what the record at `offset` replaces; the term before it."""
-        place = entry.index - self.base_index - 1
-        # The same entry again is right: it annuls what follows it (Job.rewound).
-        if not 0 <= place < len(entries) or (entries[place].term == entry.term
-                                             and entries[place].data != entry.data):
-            raise CorruptFileError(self._disk.path(LOG_NAME), offset, f"entry {entry.index} of "
-                                   f"term {entry.term} cannot follow entry "
-                                   f"{self.base_index + len(entries)}")
-        for column in (entries, self._offsets, self._sizes, self._terms):
-            del column[place:]
-        return self._terms[-1] if self._terms else self.base_term
+        replay = Replay(self._read, size, self.base_index, self.base_term,
+                        self._disk.path(self._name))
+        replay.run(memory_bytes, report)
+        if replay.bad:
+            self._refuse_damage(size, replay.end, replay.bad)
+        self._end, self._known_synced = replay.end, replay.known_synced
+        self._offsets, self._sizes, self._terms = replay.offsets, replay.sizes, replay.terms
+        found = replay.replayed()
+        entries = found.entries
+        first = entries[0].index if entries else self.last_index + 1
+        while (not any(entry.kind == EntryKind.BATCH for entry in entries)
+               and first > self.base_index + 1):
+            last, first = first - 1, max(self.base_index + 1, first - READ_ENTRIES_MAX)
+            entries[:0] = self.read(first, last, size)
+        return found
 
     def _refuse_damage(self, size: int, offset: int, reason: str) -> None:
         """Return where the bytes at `offset` are a torn tail, raise where they are damage."""
         voucher = find_voucher(self._read, size, offset)
         if voucher is not None:
-            raise CorruptFileError(self._disk.path(LOG_NAME), offset,
+            raise CorruptFileError(self._disk.path(self._name), offset,
                                    f"{reason}, and the record at byte {voucher} shows that these "
                                    "bytes were once durable")
 
@@ -185,17 +230,23 @@ class LogFile:
                 del column[batch.kept:]
                 column.extend(new)
         self._end = batch.end
+        self.kept_index = self.base_index + batch.kept
 
     # --- read back
 
-    def read(self, first: int, last_max: int, bytes_max: int) -> list[Entry]:
+    def read(self, first: int, last_max: int, bytes_max: int) -> list[Entry] | None:
         """Durable entries from `first` to `last_max` at most: one at least, and no more once they
-        reach `bytes_max` bytes; an empty list where the file does not hold `first`.
+        reach `bytes_max` bytes; an empty list where the file does not hold `first`; None where the
+        file was closed.
 
-        Another thread may append meanwhile. Raises CorruptFileError.
+        Another thread may append or close meanwhile. Raises CorruptFileError.
         """
+        with self._reading:
+            return None if self._closed else self._read_runs(self.runs(first, last_max, bytes_max))
+
+    def _read_runs(self, runs: list[tuple]) -> list[Entry]:
         entries = []
-        for index, offset, sizes, terms in self._runs(first, last_max, bytes_max):
+        for index, offset, sizes, terms in runs:
             data = self._read(offset, sum(sizes))
             position = 0
             for place, size in enumerate(sizes):
@@ -210,16 +261,17 @@ class LogFile:
         return entries
 
     def _changed(self, offset: int, reason: str) -> CorruptFileError:
-        return CorruptFileError(self._disk.path(LOG_NAME), offset,
+        return CorruptFileError(self._disk.path(self._name), offset,
                                 f"changed since it was written: {reason}")
 
-    def _runs(self, first: int, last_max: int, bytes_max: int) -> list[tuple]:
+    def runs(self, first: int, last_max: int, bytes_max: int,
+             records_max: int = READ_ENTRIES_MAX) -> list[tuple]:
         """What `read` returns as (index, offset, sizes, terms) of records that lie together:
         annulled records may lie between two runs."""
         runs = []
         with self._lock:
             place = start = first - self.base_index - 1
-            stop = min(last_max - self.base_index, len(self._offsets), place + READ_ENTRIES_MAX)
+            stop = min(last_max - self.base_index, len(self._offsets), place + records_max)
             if place < 0:
                 return runs
             while place < stop and bytes_max > 0:

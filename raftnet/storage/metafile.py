@@ -2,7 +2,8 @@
 
 meta is 8192 bytes, made whole and renamed into place, so that later writes need no new space. It
 has two slots, at 0 and 4096; big-endian: "RNMETA", u16 format, u64 sequence, u64 current_term,
-u64 voted_for, u64 node_id, u64 boot, CRC-32 over what stands before it.
+u64 voted_for, u64 node_id, u64 boot, u64 floor_term, u64 floor_index, CRC-32 over what stands
+before it.
 
 A change writes slot 0, syncs, writes the same into slot 1, syncs; only then it is promised. With
 slots that alternate, one flipped bit in the newest would give back the older term and vote, a
@@ -17,6 +18,10 @@ whenever something was promised, so that one invalid slot, torn or damaged, cost
     anything else          damage                                       refuse
 
 The price is a second sync for each change of term or vote.
+
+The floor is where the log ended when the slot was written: (term, index) of an entry that was
+durable. A log that ends below it was cut or exchanged. It follows the log with every change, and is
+lowered before a conflicting tail is replaced by one that ends lower.
 
 identity is written once: "RNIDEN", u16 format, 16 bytes cluster id, u64 node id, CRC-32. It is
 renamed into place last when a cluster is founded or joined; that it is there means *history*.
@@ -33,12 +38,12 @@ META_NAME = "meta"
 META_BYTES = 8192
 SLOT_OFFSETS = (0, 4096)
 IDENTITY_NAME = "identity"
-FORMAT = 1
+FORMAT = 2                              # of every file of the directory
 NEW_SUFFIX = ".new"                     # of a file that is not yet renamed into place
 _META_MAGIC = b"RNMETA"
 _IDENTITY_MAGIC = b"RNIDEN"
-_SLOT = struct.Struct(">6sHQQQQQI")
-SLOT_BYTES = _SLOT.size                 # 52
+_SLOT = struct.Struct(">6sHQQQQQQQI")
+SLOT_BYTES = _SLOT.size                 # 68
 _IDENTITY = struct.Struct(">6sH16sQI")
 IDENTITY_BYTES = _IDENTITY.size         # 36
 _CRC = struct.Struct(">I")
@@ -52,6 +57,8 @@ class MetaState(NamedTuple):
     voted_for: int      # node id; 0: nobody
     node_id: int        # made with the directory
     boot: int           # how often the directory was started
+    floor_term: int = 0     # the log does not end below this entry
+    floor_index: int = 0
 
 
 class Identity(NamedTuple):
@@ -69,6 +76,8 @@ class MetaFile:
         self._handle = handle
         self._slot = slot           # where `state` was read at start
         self.state = state
+        self.log_end = (state.floor_term, state.floor_index)    # set by the Store: what is durable
+                                                                # now, written with the next change
 
     @classmethod
     def create(cls, disk, node_id: int) -> "MetaFile":
@@ -95,6 +104,11 @@ class MetaFile:
         """Term and vote."""
         return HardState(self.state.current_term, self.state.voted_for)
 
+    @property
+    def floor(self) -> tuple[int, int]:
+        """(term, index): the log ends there or above; (0, 0) says nothing."""
+        return self.state.floor_term, self.state.floor_index
+
     def begin_boot(self, hard_state: HardState) -> None:
         """Count this start and set term and vote; durable on return."""
         # After a failed sync the page cache may show a slot that is not on the disk. So what was
@@ -117,8 +131,15 @@ class MetaFile:
         assert 0 < node_id < 1 << 64
         self._change(self.state._replace(node_id=node_id))
 
+    def write_floor(self) -> None:
+        """Make `log_end` the floor; durable on return. Raises as set_hard_state."""
+        if self.floor != self.log_end:
+            self._change(self.state)
+
     def _change(self, state: MetaState) -> None:
-        state = state._replace(sequence=self.state.sequence + 1)
+        floor_term, floor_index = self.log_end
+        state = state._replace(sequence=self.state.sequence + 1, floor_term=floor_term,
+                               floor_index=floor_index)
         for slot in range(len(SLOT_OFFSETS)):
             self._write_slot(slot, state)
         self.state = state
@@ -143,7 +164,7 @@ def _choose(slots: list[MetaState | None], path: str) -> int:
 
 
 def encode_slot(state: MetaState) -> bytes:
-    """The 52 bytes of a slot."""
+    """The 68 bytes of a slot."""
     data = _SLOT.pack(_META_MAGIC, FORMAT, *state, 0)[:-4]
     return data + _CRC.pack(crc32(data))
 
@@ -190,7 +211,7 @@ def decode_identity(data: bytes, path: str) -> Identity:
 
 
 def check_format(file_format: int, path: str) -> None:
-    """Refuse the undamaged file of another program version."""
+    """Refuse the undamaged file of another program version: no damage, so no DamagedError."""
     if file_format != FORMAT:
         raise StorageError(f"{path}: has format {file_format}, this program reads {FORMAT}: "
                            "start the program version that wrote it")

@@ -5,41 +5,61 @@ The rules of order, each against one crash:
 - made: directory, lock, meta (node id), log, each durable before the next. Without identity there
   is no history: whatever a founding or joining left is dropped at the next start; node id, boot,
   term and vote stay.
-- founded: term 1, entry 1, identity last. Joined: identity over an empty log.
+- founded: term 1, entry 1, identity last. Joined: identity over an empty log, then the marker
+  `healing` goes, if there is one. Restored: marker `unfinished`, meta, snapshot, log begun at it,
+  identity, marker gone.
 - forgotten: identity first, then log; term and vote stay, as the node may come back to that
-  cluster.
+  cluster. With a snapshot, `unfinished` stands around it.
 - in operation: term and vote before the entries, so that meta's term is never below the log's.
-- at start: nothing is changed before all files are found whole; then the torn tail is cut, log,
-  meta and directory are synced, and only then may the node speak.
+- snapshots, and the logs that begin at them: succession.py. A start: opening.py. Damage: damage.py.
 
-One thread at a time calls the methods; only `read_entries` may run while another one performs.
+One thread at a time calls the methods; only `read_entries`, `snapshot` and the numbers may be used
+while another one performs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from raftnet.errors import CorruptFileError, StorageError
+from raftnet.config import RaftConfig
+from raftnet.errors import DiskFullError, StorageError
 from raftnet.raft.entry import Entry
-from raftnet.raft.membership import promises_nothing
-from raftnet.raft.types import HardState
-from raftnet.storage.logfile import LOG_NAME, LogFile
-from raftnet.storage.metafile import (IDENTITY_NAME, META_NAME, NEW_SUFFIX, Identity, MetaFile,
-                                      read_identity, write_identity)
-from raftnet.storage.records import HEADER_BYTES
+from raftnet.raft.membership import Member, Membership
+from raftnet.raft.types import HardState, SnapshotMeta
+from raftnet.storage import damage
+from raftnet.storage.damage import Healing
+from raftnet.storage.metafile import IDENTITY_NAME, Identity, write_identity
+from raftnet.storage.opening import Opened, begin_unfinished, end_unfinished, open_directory
+from raftnet.storage.replay import Replayed, Report
+from raftnet.storage.snapshot import RECEIVED_NAME, SNAPSHOT_NAME, SnapshotFile, write_snapshot
+from raftnet.storage.succession import Compaction, Succession
 
-Report = Callable[[str], None]
-_START_ANEW = ("restore the file, or move the directory away and the cluster takes the node in "
-               "anew")
+_MEMORY_BYTES = RaftConfig().log_memory_bytes_max
 
 
 @dataclass(slots=True)
 class Job:
-    """One numbered piece of disk work (Ready.job)."""
+    """One numbered piece of disk work (Ready.job). A job with `install` has no entries."""
 
     number: int
     hard_state: HardState | None    # None: unchanged
     entries: list[Entry]
     rewound: bool = False           # the first entry annuls those from its index on
+    chunk: tuple[int, bytes] | None = None      # (offset, data) into snapshot.received, not synced
+    install: SnapshotMeta | None = None         # snapshot.received becomes the snapshot
+    compact: Compaction | None = None           # a made one does; begins to shorten the log
+    filed: bool = False             # the store's notes: the three above are done ...
+    written: bool = False           # ... and the entries too
+
+
+class Image(NamedTuple):
+    """The state of another cluster, to restore from. `pieces` are those of a snapshot."""
+
+    index: int
+    term: int
+    membership: Membership
+    digest: int
+    pieces: Iterable[bytes]
 
 
 class Store:
@@ -48,83 +68,82 @@ class Store:
     Invariant: current_term in meta >= term of the last entry; entries only with an identity.
     """
 
-    def __init__(self, disk, meta: MetaFile, log: LogFile, identity: Identity | None,
-                 entries: list[Entry]):
+    def __init__(self, disk, opened: Opened):
         self._disk = disk
-        self._meta = meta
-        self._log = log
+        self._meta = opened.meta
+        self._files = Succession(disk, opened.meta, opened.log, opened.snapshot)
+        identity = opened.identity
         self.cluster_id = identity.cluster_id if identity else None     # None: no history
-        self.entries = entries          # replayed; `take_entries` hands them over
+        self.healing: Healing | None = opened.healing   # damaged files were set aside
+        self._replayed: Replayed | None = opened.replayed
 
     @classmethod
-    def open(cls, disk, make_node_id: Callable[[], int], report: Report) -> "Store":
+    def open(cls, disk, make_node_id: Callable[[], int], report: Report,
+             memory_bytes: int = _MEMORY_BYTES) -> "Store":
         """Make or read the directory; durable on return. `report(text)` gets progress and cuts.
 
-        `make_node_id()` gives a random number in [1, 2 ** 64), for a new directory. Raises
-        DirectoryLockedError, CorruptFileError, DiskFullError, StorageError; then all is closed.
+        `make_node_id()` gives a random number in [1, 2 ** 64), for a new directory; of the entries
+        the newest `memory_bytes` are kept for `take_replayed`. Raises DirectoryLockedError,
+        DamagedError (nothing is changed; `set_aside` may follow), DiskFullError, StorageError; then
+        all is closed.
         """
         disk.create_directory()
         disk.lock()
         try:
-            for name in (META_NAME, LOG_NAME, IDENTITY_NAME):
-                if disk.exists(name + NEW_SUFFIX):
-                    disk.remove(name + NEW_SUFFIX)      # never renamed, so never relied upon
-            identity = read_identity(disk)
-            if identity is None:
-                store = cls._open_without_history(disk, make_node_id, report)
-            else:
-                store = cls._open_with_history(disk, identity, report)
-            disk.sync_directory()
+            return cls(disk, open_directory(disk, make_node_id, report, memory_bytes))
         except BaseException:
             disk.close_all()
             raise
-        return store
+
+    # Of a directory that is not open, after DamagedError.
+    set_aside = staticmethod(damage.set_aside)
+    readable_membership = staticmethod(damage.readable_membership)
+    readable_cluster_id = staticmethod(damage.readable_cluster_id)
 
     @classmethod
-    def _open_with_history(cls, disk, identity: Identity, report: Report) -> "Store":
-        for name in (META_NAME, LOG_NAME):
-            if not disk.exists(name):
-                raise StorageError(f"{disk.path(name)}: missing, although the directory belongs "
-                                   f"to a cluster: {_START_ANEW}")
-        meta = MetaFile.open(disk)
-        if meta.state.node_id != identity.node_id:
-            raise CorruptFileError(disk.path(IDENTITY_NAME), 0, "names another node than meta: "
-                                   "the files come from two directories")
-        log, entries = LogFile.open(disk, report)
-        if meta.state.current_term < log.last_term:
-            raise CorruptFileError(disk.path(META_NAME), 0, f"term {meta.state.current_term} is "
-                                   f"older than the log, which ends in term {log.last_term}")
-        log.settle(report)
-        meta.begin_boot(meta.hard_state)
-        return cls(disk, meta, log, identity, entries)
+    def restore(cls, disk, make_node_id: Callable[[], int],
+                make_cluster_id: Callable[[list[int]], bytes], image: Image, address: str,
+                report: Report) -> None:
+        """Make the directory that of a new cluster of one new node with that state; durable on
+        return, and closed. A crash leaves it whole or without history.
 
-    @classmethod
-    def _open_without_history(cls, disk, make_node_id, report: Report) -> "Store":
-        log_bytes = _size(disk, LOG_NAME)
-        if log_bytes > HEADER_BYTES:
-            cls._refuse_lost_history(disk, report)
-        if disk.exists(META_NAME):
-            meta = MetaFile.open(disk)
-        else:
-            meta = MetaFile.create(disk, make_node_id())
-        log = LogFile.create(disk)
-        meta.begin_boot(meta.hard_state)
-        return cls(disk, meta, log, None, [])
+        Raises StorageError where the directory has a history, else as `open`.
+        """
+        store = cls.open(disk, make_node_id, report)
+        try:
+            if store.cluster_id is not None:
+                raise StorageError(f"{disk.directory}: belongs to a cluster: restore into an empty "
+                                   "directory")
+            store._restore(make_node_id(), make_cluster_id, image, address)
+            report(f"{disk.path(SNAPSHOT_NAME)}: restored up to entry {image.index}, "
+                   f"{store.snapshot.meta.size} bytes")
+        finally:
+            store.close()
 
-    @classmethod
-    def _refuse_lost_history(cls, disk, report: Report) -> None:
-        """A founding that was interrupted leaves entry 1 at most, and leaving a cluster of this
-        node alone no client's entry: more than that is the log of a cluster whose identity or meta
-        was lost, and nothing is deleted by itself."""
-        if not disk.exists(META_NAME):
-            raise StorageError(f"{disk.path(META_NAME)}: missing, although the log holds entries: "
-                               f"{_START_ANEW}")
-        log, entries = LogFile.open(disk, report)
-        log.close()
-        if len(entries) > 1 and not all(map(promises_nothing, entries)):
-            raise StorageError(f"{disk.path(IDENTITY_NAME)}: missing, although the log holds "
-                               f"{len(entries)} entries: {_START_ANEW}")
-        report(f"{disk.path(LOG_NAME)}: founding or joining was interrupted: begun anew")
+    def _restore(self, node_id: int, make_cluster_id, image: Image, address: str) -> None:
+        cluster_id = make_cluster_id([node_id])
+        old = image.membership
+        membership = Membership(cluster_id, (Member(node_id, address, True),), old.quorum_rule,
+                                old.founded, state_version=old.state_version)
+        begin_unfinished(self._disk)
+        self._meta.set_node_id(node_id)
+        write_snapshot(self._disk, RECEIVED_NAME, image.index, image.term, image.index, membership,
+                       image.digest, cluster_id, image.pieces)
+        self._disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)
+        self._disk.sync_directory()
+        self._files.begin_anew(node_id, image.index, image.term,
+                               SnapshotFile.open(self._disk, SNAPSHOT_NAME))
+        self._meta.log_end = (image.term, image.index)
+        self._meta.set_hard_state(HardState(max(image.term, self.hard_state.current_term) + 1))
+        self._begin_history(cluster_id)
+        if self.healing is not None:
+            self._end_healing()
+        end_unfinished(self._disk)
+
+    @property
+    def disk(self):
+        """The disk with the directory."""
+        return self._disk
 
     @property
     def node_id(self) -> int:
@@ -144,17 +163,63 @@ class Store:
     @property
     def last_index(self) -> int:
         """Index of the last durable entry."""
-        return self._log.last_index
+        return self._files.log.last_index
 
     @property
     def last_term(self) -> int:
         """Term of the last durable entry."""
-        return self._log.last_term
+        return self._files.log.last_term
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the log file."""
+        return self._files.log.size
+
+    @property
+    def log_base_index(self) -> int:
+        """The entry before the first one of the log file."""
+        return self._files.log.base_index
+
+    def index_before(self, index: int, count: int) -> int:
+        """Behind which entry the log may begin, to keep `count` bytes of it at most up to `index`.
+        Any thread may ask."""
+        return self._files.log.index_before(index, count)
+
+    @property
+    def snapshot(self) -> SnapshotFile | None:
+        """The current snapshot. One that was replaced meanwhile stays readable until whoever
+        noticed it closes it."""
+        return self._files.snapshot
+
+    @property
+    def compacting(self) -> bool:
+        """Whether a compaction is under way: `compaction_step` goes on with it."""
+        return self._files.compacting
+
+    @property
+    def compaction_failed(self) -> str:
+        """Why the last compaction was given up, one line; "" where it was not."""
+        return self._files.failed
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The newest replayed entries, until they are taken."""
+        return self._replayed.entries if self._replayed else []
+
+    def take_replayed(self) -> Replayed:
+        """What was found in the log at the start, once."""
+        replayed, self._replayed = self._replayed, None
+        assert replayed is not None, "taken once"
+        return replayed
 
     def take_entries(self) -> list[Entry]:
-        """The replayed entries, once."""
-        entries, self.entries = self.entries, []
-        return entries
+        """All replayed entries of a log that begins at entry 1, once."""
+        replayed, self._replayed = self._replayed, None
+        entries = replayed.entries if replayed else []
+        older: list[Entry] = []
+        while entries and len(older) < entries[0].index - 1:
+            older += self.read_entries(len(older) + 1, 1 << 30, entries[0].index - 1)
+        return older + entries
 
     # --- beginning and ending a history
 
@@ -164,10 +229,11 @@ class Store:
         Raises DiskFullError (call again) and StorageError.
         """
         assert self.cluster_id is None and (entry_1.index, entry_1.term) == (1, 1)
+        assert self.healing is None, "it belongs to a cluster already, and joins it"
         self._begin_anew()
         if self.hard_state.current_term < entry_1.term:
             self._meta.set_hard_state(HardState(entry_1.term))
-        self._log.append([entry_1])
+        self._files.append([entry_1], set())
         self._begin_history(cluster_id)
 
     def join(self, cluster_id: bytes) -> None:
@@ -175,21 +241,32 @@ class Store:
         assert self.cluster_id is None
         self._begin_anew()
         self._begin_history(cluster_id)
+        if self.healing is not None:
+            self._end_healing()
+
+    def _end_healing(self) -> None:
+        self.healing = None
+        damage.remove_healing(self._disk)
 
     def take_node_id(self, node_id: int) -> None:
         """Be another node: this one was removed before it was taken in; durable on return. Raises
         as `found`."""
         assert self.cluster_id is None, "whoever has a history has promised under its node id"
         self._meta.set_node_id(node_id)
+        self._begin_anew()
 
     def forget(self, alone: bool = False) -> None:
         """Drop a cluster in which nothing but votes was promised to anybody, as the caller made
         sure, and if it was `alone` in it not even those; durable on return. Raises as `found`."""
+        if self.snapshot is not None:
+            begin_unfinished(self._disk)
         if self._disk.exists(IDENTITY_NAME):
             self._disk.remove(IDENTITY_NAME)
             self._disk.sync_directory()
         self.cluster_id = None
         self._begin_anew()
+        if self._disk.exists(damage.UNFINISHED_NAME):
+            end_unfinished(self._disk)
         if alone:
             self._meta.set_hard_state(HardState())
 
@@ -201,34 +278,88 @@ class Store:
         """An empty log. Term and vote stay: a founder that drops a cluster may come back to it
         under its node id, and must not vote there again."""
         assert self.cluster_id is None
-        self.entries = []
-        if self._log.last_index:
-            old, self._log = self._log, LogFile.create(self._disk)
-            old.close()
+        self._replayed = None
+        self._files.begin_anew(self.node_id)
 
     # --- operation
 
     def perform(self, jobs: list[Job]) -> None:
-        """Make the jobs durable, in one write of each file; blocks for two to three syncs.
+        """Make the jobs durable, those without files of their own in one write of each file; blocks
+        for two to three syncs, longer where a snapshot is installed.
 
         That the last hard state is written before the first entry is the same, seen from outside,
         as one job after the other: no message of any of them leaves before all are durable.
-        Raises DiskFullError: nothing that was not done counts, call again with the same jobs (more
-        may follow them); StorageError: the process must end.
+        Raises DiskFullError: what was not done does not count, call again with the same jobs (more
+        may follow them); `hard_state` shows whether that of the jobs is durable. StorageError: the
+        process must end.
         """
-        entries = [entry for job in jobs for entry in job.entries]
+        waiting = [job for job in jobs if not job.written]
+        term = self._promise(waiting)
+        plain: list[Job] = []
+        try:
+            for job in waiting:
+                if not job.filed and (job.chunk is not None or job.install is not None
+                                      or job.compact is not None):
+                    self._append(plain, term)
+                    plain = []
+                    self._perform_on_files(job, term)
+                plain.append(job)
+            self._append(plain, term)
+        except DiskFullError:
+            self._make_room(waiting)
+            raise
+
+    def _promise(self, jobs: list[Job]) -> int:
+        """Make term and vote of the last of these jobs durable; that term."""
         promises = [job.hard_state for job in jobs if job.hard_state is not None]
         for old, new in zip(promises, promises[1:]):
             _check_promise(old, new)
-        hard_state = promises[-1] if promises else self.hard_state
-        if hard_state != self.hard_state:       # equal in a retry after a full disk
-            _check_promise(self.hard_state, hard_state)
+        if promises and promises[-1] != self.hard_state:    # equal in a retry after a full disk
+            _check_promise(self.hard_state, promises[-1])
             assert self.cluster_id is not None, "a vote without identity would be forgotten"
-            self._meta.set_hard_state(hard_state)
+            self._meta.set_hard_state(promises[-1])
+        return promises[-1].current_term if promises else self.hard_state.current_term
+
+    def _append(self, jobs: list[Job], term: int) -> None:
+        """Make the entries of these jobs durable."""
+        entries = [entry for job in jobs for entry in job.entries]
         if entries:
             assert self.cluster_id is not None, "entries without identity would be dropped"
-            assert max(entry.term for entry in entries) <= hard_state.current_term
-            self._log.append(entries, {id(job.entries[0]) for job in jobs if job.rewound})
+            assert max(entry.term for entry in entries) <= term
+            self._files.append(entries, {id(job.entries[0]) for job in jobs if job.rewound})
+        for job in jobs:
+            job.written = True
+
+    def _perform_on_files(self, job: Job, term: int) -> None:
+        """Do what a job wants besides its entries, before them."""
+        assert self.cluster_id is not None, "a snapshot without identity would be dropped"
+        if job.chunk is not None:
+            self._files.write_chunk(*job.chunk)
+        if job.install is not None:
+            assert not job.entries and job.install.term <= term
+            self._files.install(job.install)
+        if job.compact is not None:
+            self._files.compact(job.compact)
+        job.filed = True
+
+    def _make_room(self, jobs: list[Job]) -> None:
+        """The disk is full: a snapshot that waits behind the entries shortens the log now. What it
+        contains is committed, so no entry before it in the queue could change it."""
+        for job in jobs:
+            if job.install is not None and not job.filed:
+                return
+            if (job.compact is not None and not job.filed
+                    and job.compact.meta.index <= self.last_index):
+                self._files.compact(job.compact)
+                job.filed = True
+
+    def compaction_step(self) -> bool:
+        """Go on with the compaction that a job began: a MiB of the log is copied and synced. True:
+        none is under way any more, see `compaction_failed`.
+
+        Not while another thread is in `perform`. Raises StorageError: the process must end.
+        """
+        return self._files.step()
 
     def read_entries(self, first: int, bytes_max: int, last_max: int | None = None) -> list[Entry]:
         """Durable entries from `first` on: one at least, no more once they reach `bytes_max`;
@@ -237,9 +368,11 @@ class Store:
         A caller whose core has truncated its log gives its stable index as `last_max`, since the
         file shows the old entries until the job that replaces them is done.
         """
-        if last_max is None:
-            last_max = self._log.last_index
-        return self._log.read(first, last_max, bytes_max)
+        while True:
+            log = self._files.log
+            entries = log.read(first, log.last_index if last_max is None else last_max, bytes_max)
+            if entries is not None:
+                return entries      # None: another log took its place just now
 
     def close(self) -> None:
         """Close all files and give up the lock; nothing is left to sync."""
@@ -251,13 +384,3 @@ def _check_promise(old: HardState, new: HardState) -> None:
     assert new.current_term >= old.current_term, "the term never goes back"
     assert (new.current_term > old.current_term or old.voted_for in (0, new.voted_for)
             ), "a vote is given once in a term"
-
-
-def _size(disk, name: str) -> int:
-    """Bytes of a file, 0 where it is absent; makes nothing."""
-    if not disk.exists(name):
-        return 0
-    handle = disk.open(name)
-    size = disk.size(handle)
-    disk.close(handle)
-    return size

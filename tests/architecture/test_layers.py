@@ -28,8 +28,10 @@ _NET = {"raftnet.net"} | _CORE | _WIRE
 _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "raftnet.founding",
              "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
              "raftnet.replicatedtime", "raftnet.leadership", "raftnet.narration", "raftnet.actions",
-             "raftnet.net.messages", "raftnet.storage.store"} | _MACHINE)
-_SERVER = {"raftnet.server", "raftnet.storage"} | _REPLICA | _NET
+             "raftnet.net.messages", "raftnet.storage.store", "raftnet.snapshots",
+             "raftnet.rebuild"} | _MACHINE)
+_SERVER = ({"raftnet.server", "raftnet.storage", "raftnet.snapshotprocess", "raftnet.makesnapshot"}
+           | _REPLICA | _NET)
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
 FLOORS = {
     "raftnet": set(),
@@ -51,11 +53,17 @@ FLOORS = {
     "raftnet.reads": {"raftnet"} | _CORE | _WIRE,
     "raftnet.admission": _CORE | _WIRE,
     "raftnet.leadership": _WIRE,
+    "raftnet.rebuild": _MACHINE | _STORAGE,
+    "raftnet.makesnapshot": {"raftnet.rebuild"} | _MACHINE | _STORAGE,
+    "raftnet.snapshots": {"raftnet.actions", "raftnet.rebuild"} | _MACHINE | _STORAGE,
+    "raftnet.recovery": {"raftnet.founding", "raftnet.rebuild"} | _MACHINE | _STORAGE,
     "raftnet.replica": _REPLICA,
+    "raftnet.snapshotprocess": {"raftnet.makesnapshot", "raftnet.rebuild"} | _NET,
     "raftnet.server": _SERVER,
-    "raftnet.nodecommand": {"raftnet.nodecommand"} | _SERVER,
+    "raftnet.nodecommand": {"raftnet.nodecommand", "raftnet.recovery"} | _SERVER,
     "raftnet.client": _CLIENT,
-    "raftnet.simulation": {"raftnet.simulation", "raftnet.storage", "raftnet.client"} | _REPLICA,
+    "raftnet.simulation": {"raftnet.simulation", "raftnet.storage", "raftnet.client",
+                           "raftnet.recovery"} | _REPLICA,
     "node": {"raftnet.nodecommand"},
     "mqclient": {"raftnet.client"},
     "tools": {"raftnet", "tools"},
@@ -71,7 +79,7 @@ PURE = {
                      "asyncio", "logging", "datetime", "secrets", "uuid"},
 }
 for _name in ("replica", "gateway", "reads", "founding", "greetings", "replicatedtime",
-              "narration"):
+              "narration", "snapshots", "rebuild"):
     PURE[f"raftnet.{_name}"] = {"socket", "select", "selectors", "time", "random", "threading",
                                 "asyncio", "datetime", "secrets", "uuid"}
 

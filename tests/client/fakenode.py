@@ -2,7 +2,8 @@
 
 Each FakeNode listens on a port of its own and answers frames; whatever reaches the leader is
 applied to the one machine, so that sessions, kept replies and waits are the real ones. A node's
-`script` says what goes wrong with its next REQUEST, READ or LOG frames, one item a frame:
+`script` says what goes wrong with its next frames (REQUEST, READ, LOG, TAKE_SNAPSHOT and
+READ_SNAPSHOT), one item a frame:
 
     Refuse(code, leader)    an ERROR
     DROP_BEFORE, DROP_AFTER the connection ends before, or after, the request is executed
@@ -15,14 +16,19 @@ applied to the one machine, so that sessions, kept replies and waits are the rea
 
 What a node has `handlers` for, by kind, it answers with what they give for a body: (kind, body), a
 Refuse, DROP_AFTER or SILENT_AFTER; so a test plays what this module does not.
+
+A snapshot is bytes that look random, the same for the same index, `snapshot_bytes` of them; making
+one takes `making_s`. A node holds those in its `snapshots`, by index; taking one drops no other.
 """
 
+import random
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
+from zlib import crc32
 
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.errors import ErrorCode
@@ -30,6 +36,8 @@ from raftnet.machine.machine import Machine
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.wire import commands, requests
 from raftnet.wire.frames import FrameReader, Kind, encode_frame
+from raftnet.wire.snapshots import (Part, Taken, decode_read_snapshot, decode_take_snapshot,
+                                    encode_snapshot_part, encode_snapshot_taken)
 
 (DROP_BEFORE, DROP_AFTER, SILENT_BEFORE, SILENT_AFTER, GARBAGE, SPLIT, LATE, DEAF,
  HALF) = range(9)
@@ -55,6 +63,9 @@ class FakeCluster:
         self.entries = []
         self.bodies: list[bytes] = []       # every REQUEST body that any node received
         self.nodes: list[FakeNode] = []
+        self.snapshot_bytes = 100_000
+        self.making_s = 0.0
+        self._later: list[tuple] = []       # (when, connection, answer's arguments)
         self._waiting: dict = {}            # (session, first): (connection, request id)
         self._started = time.monotonic()
         self._stop = threading.Event()
@@ -81,6 +92,19 @@ class FakeCluster:
                 deadline = self.machine.next_deadline_ms()
                 if deadline is not None and deadline <= self._now_ms():
                     self.internal(commands.encode_time())
+                due = [item for item in self._later if time.monotonic() >= item[0]]
+                self._later = [item for item in self._later if item not in due]
+            for _, connection, *answer in due:
+                connection.answer(*answer)
+
+    def later(self, seconds: float, connection, *answer) -> None:
+        """Answer that then, while the connection goes on."""
+        with self.lock:
+            self._later.append((time.monotonic() + seconds, connection, *answer))
+
+    def snapshot_at(self, index: int) -> bytes:
+        """The file."""
+        return random.Random(index).randbytes(self.snapshot_bytes)
 
     def _now_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
@@ -133,7 +157,9 @@ class FakeNode:
         self.cluster = cluster
         self.script: deque = deque()
         self.handlers: dict[int, Callable] = {}
-        self.served = 0                     # scripted or not: REQUEST, READ and LOG frames
+        self.served = 0                     # frames that a script counts, scripted or not
+        self.snapshots: dict[int, bytes] = {}
+        self.taken = 0                      # TAKE_SNAPSHOT frames answered
         self.connections: list[_Connection] = []
         self._closed = False
         self._listener = socket.create_server((host, 0))
@@ -232,11 +258,17 @@ class _Connection:
             return True
         if how == LATE:
             time.sleep(LATE_S)
-        local = kind == Kind.LOG and requests.decode_log(body)[0]
+        local = (kind == Kind.LOG and requests.decode_log(body)[0]
+                 or kind == Kind.TAKE_SNAPSHOT and decode_take_snapshot(body)
+                 or kind == Kind.READ_SNAPSHOT)
         if how is None and self.node.address != self.cluster.leader and not local:
             how = Refuse(ErrorCode.NOT_LEADER, self.cluster.leader)
         if isinstance(how, Refuse):
             text = requests.encode_error(how.code, "says the test", how.leader)
+            self.answer(Kind.ERROR, request_id, text)
+            return True
+        if kind == Kind.READ_SNAPSHOT and decode_read_snapshot(body)[0] not in self.node.snapshots:
+            text = requests.encode_error(ErrorCode.NO_SNAPSHOT, "says the test")
             self.answer(Kind.ERROR, request_id, text)
             return True
         self._execute(kind, request_id, body, how)
@@ -261,12 +293,32 @@ class _Connection:
                 status, payload = self.cluster.machine.read(requests.decode_read(body)[1])
                 reply = requests.encode_read_reply(self.cluster.machine.applied_index, status,
                                                    payload)
+        elif kind == Kind.TAKE_SNAPSHOT:
+            reply_kind = Kind.SNAPSHOT_TAKEN
+            reply = self._take()
+            if self.cluster.making_s:
+                self.cluster.later(self.cluster.making_s, self, reply_kind, request_id, reply)
+                reply = None
+        elif kind == Kind.READ_SNAPSHOT:
+            reply_kind = Kind.SNAPSHOT_PART
+            index, offset, count = decode_read_snapshot(body)
+            data = self.node.snapshots[index]
+            reply = encode_snapshot_part(Part(index, len(data), offset,
+                                              data[offset:offset + count]))
         else:
             reply_kind = Kind.LOG_REPLY
             reply = self._log(body)
         self._deaf = how in (DEAF, HALF)
         if reply is not None and how not in (DROP_AFTER, SILENT_AFTER, DEAF):
             self.answer(reply_kind, request_id, reply, how)
+
+    def _take(self) -> bytes:
+        with self.cluster.lock:
+            index = len(self.cluster.entries)
+            data = self.node.snapshots[index] = self.cluster.snapshot_at(index)
+            self.node.taken += 1
+            return encode_snapshot_taken(Taken(index, TERM, len(data), crc32(data),
+                                               self.cluster.machine.digest))
 
     def _log(self, body: bytes) -> bytes:
         _, first, limit = requests.decode_log(body)

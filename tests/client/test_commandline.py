@@ -168,6 +168,42 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual([member["address"] for member in found],
                          [self.leader.address, self.follower.address])
 
+    def test_snapshot(self):
+        digest = f"{self.cluster.machine.digest:08x}"
+        text = f"snapshot up to entry 0: 100.0 kB, digest {digest}"
+        self.assertEqual(self.run_words("snapshot"), (0, f"{self.leader.address}: {text}\n", ""))
+        dead = self.cluster.node()
+        dead.close()
+        status, out, err = self.run_words("snapshot", dead.address, self.follower.address)
+        self.assertEqual((status, out), (4, f"{self.follower.address}: {text}\n"))
+        self.assertIn(dead.address, err)
+        (found,) = json.loads(self.run_words("--json", "snapshot", self.follower.address)[1])
+        self.assertEqual({key: found[key] for key in ("address", "index", "bytes", "digest")},
+                         {"address": self.follower.address, "index": 0, "bytes": 100_000,
+                          "digest": digest})
+
+    def test_backup(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "saved")
+            status, out, err = self.run_words("backup", path)
+            self.assertEqual((status, err), (0, ""))
+            self.assertTrue(out.startswith(f"{path}: snapshot up to entry 0: 100.0 kB, digest "))
+            self.assertTrue(out.endswith(f", of {self.leader.address}\n"))
+            status, out, err = self.run_words("backup", path)
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn("saved exists", err)
+            out = self.run_words("--json", "backup", path, "--force", "--local",
+                                 self.follower.address)[1]
+            found = json.loads(out)
+            self.assertEqual((found["file"], found["address"], found["bytes"]),
+                             (path, self.follower.address, 100_000))
+            self.cluster.leader = ""
+            status, _, err = self.run_words("--timeout", "0.1", "backup", path + "2")
+            self.assertEqual((status, os.listdir(folder)), (4, ["saved"]))
+            self.assertIn("no backup was made", err)
+            self.assertIn("--local", err)
+            self.assertEqual(self.run_words("backup", "-")[0], 2)
+
     def test_no_redirect_shows_who_leads(self):
         status, out, err = self.run_words("--no-redirect", "enqueue", "x")
         self.assertEqual((status, out), (1, ""))
@@ -284,7 +320,7 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(prompt.completenames("deq"), ["dequeue "])
         self.assertEqual(prompt.completedefault("--w", "dequeue --w", 8, 11), ["--wait "])
         self.assertEqual(prompt.completedefault("x", "dequeue x", 8, 9), [])
-        for name in ("add", "remove", "transfer", "members", "why"):
+        for name in ("add", "remove", "transfer", "members", "why", "snapshot", "backup"):
             self.assertEqual(prompt.completenames(name), [name + " "])
         self.assertEqual(prompt.completedefault("--", "add --", 4, 6),
                          ["--help ", "--learner ", "--no-wait "])
@@ -293,6 +329,7 @@ class CommandLineTest(unittest.TestCase):
         known.known_members = ["h:3"]
         prompt = Prompt(known, None, None)
         self.assertEqual(prompt.completedefault("h", "remove h", 7, 8), ["h:3 ", "h:1 "])
+        self.assertEqual(prompt.completedefault("h:3", "backup x --local h:3", 17, 20), ["h:3 "])
         self.assertEqual(prompt.completedefault("h:1,g", "members --set h:1,g", 14, 19),
                          ["h:1,g:2 "])
         self.assertEqual(prompt.completedefault("h", "enqueue h", 8, 9), [])

@@ -8,8 +8,8 @@ from raftnet.net.messages import decode_message, encode_message
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.membership import Member, Membership, encode_membership
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, TimeoutNow, Vote,
-    VoteReply)
+    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Snapshot, SnapshotReply,
+    TimeoutNow, Vote, VoteReply)
 from raftnet.wire.commands import encode_batch
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 
@@ -27,7 +27,9 @@ MESSAGES = [
     Vote(5, TOP, 2), Vote(5, 6, TOP, True), VoteReply(TOP, True), VoteReply(5, False),
     Append(4, 6, 3, TOP, ENTRIES), Append(4, 0, 0, 0), Append(3, 6, 3, 6, ENTRIES[:1]),
     AppendReply(5, True, TOP), AppendReply(5, False, 6, 4, TOP),
-    Heartbeat(5, 6, 7, TOP), HeartbeatReply(5, TOP, 8), TimeoutNow(TOP)]
+    Heartbeat(5, 6, 7, TOP), HeartbeatReply(5, TOP, 8), TimeoutNow(TOP),
+    Snapshot(5, TOP, 4, 100, 2**32 - 1, 40), Snapshot(5, 6, 5, TOP, 7, TOP - 4, b"last"),
+    SnapshotReply(5, TOP, 4, 2**32 - 1, 40, TOP), SnapshotReply(5, 6, 4, 7, 8, 9, True)]
 
 
 class MessagesTest(unittest.TestCase):
@@ -80,7 +82,8 @@ class MessagesTest(unittest.TestCase):
 
     def test_flags_are_zero_or_one(self):
         for message, at in ((PreVoteReply(1, 2, True), 16), (Vote(1, 2, 3), 24),
-                            (VoteReply(1, True), 8), (AppendReply(1, True, 2), 8)):
+                            (VoteReply(1, True), 8), (AppendReply(1, True, 2), 8),
+                            (SnapshotReply(1, 2, 3, 4, 5, 6), 44)):
             kind, body = encode_message(message)
             for value in (2, 255):
                 with self.subTest(message, value=value):
@@ -112,6 +115,18 @@ class MessagesTest(unittest.TestCase):
         for count in (0, 2, 4, 2**32 - 1):
             with self.subTest(count=count):
                 self.assert_malformed(kind, body[:32] + count.to_bytes(4, "big") + body[36:])
+
+    def test_a_chunk_is_of_a_snapshot_and_in_its_file(self):
+        right = Snapshot(5, 6, 4, 10, 7, 6, b"last")
+        self.assertEqual(decode_message(*encode_message(right)), right)
+        for wrong in (Snapshot(5, 0, 4, 10, 7, 6, b"last"), Snapshot(5, 6, 0, 10, 7, 6, b"last"),
+                      Snapshot(3, 6, 4, 10, 7, 6, b"last"), Snapshot(5, 6, 4, 0, 7, 0),
+                      Snapshot(5, 6, 4, 10, 7, 7, b"last"), Snapshot(5, 6, 4, 10, 7, 11),
+                      Snapshot(5, 6, 4, 10, 7, 2**64 - 2, b"last")):
+            with self.subTest(wrong):
+                self.assert_malformed(*encode_message(wrong))
+        question = Snapshot(5, 6, 5, 10, 7, 10)
+        self.assertEqual(decode_message(*encode_message(question)), question)
 
     def test_payloads_that_the_core_looks_into(self):
         for entry_kind, payload in ((EntryKind.MEMBERSHIP, MEMBERSHIP[:-1]),

@@ -2,7 +2,7 @@
 
 Rules: a message is never changed once sent; a disk job stays pending until `sync`, jobs end in
 their order, and what waits for one leaves only then; a crash loses every pending job. Each node
-keeps what its disk would hold (`file`, `state`), which is all that a restart gets.
+keeps what its disk would hold (`disk`, files.py), which is all that a restart gets.
 """
 
 import dataclasses
@@ -10,14 +10,15 @@ import random
 import unittest
 from collections import deque
 from typing import NamedTuple
+from zlib import crc32
 
 from raftnet.config import RaftConfig
 from raftnet.raft.core import Raft
 from raftnet.raft.describe import describe_message
 from raftnet.raft.entry import Entry, EntryKind, encode_entry
-from raftnet.raft.log import RaftLog
 from raftnet.raft.membership import Member, Membership, QuorumRule, encode_membership
-from raftnet.raft.types import Append, HardState, Message, Ready, Role
+from raftnet.raft.types import Append, HardState, Message, Ready, Role, Snapshot, SnapshotId
+from tests.raft.files import Files, entries_of, meta_of
 
 FAR_MS = 1_000_000          # a deadline that no test reaches
 SETTLE_EVENTS_MAX = 20_000  # more than this is a conversation without end
@@ -64,38 +65,82 @@ class Node:
                  randint):
         self.node_id = node_id
         self.config = config
-        self.state = state                      # durable
-        self.file = list(entries)               # durable
+        self.disk = Files(state, entries)       # durable
         self.randint = randint
+        self.builds = True                      # a received snapshot is built at once
         self.start()
+
+    @property
+    def state(self) -> HardState:
+        """The durable hard state."""
+        return self.disk.state
+
+    @property
+    def file(self) -> list[Entry]:
+        """The durable entries above the base."""
+        return self.disk.entries
 
     def start(self) -> None:
         """Begin a life from what is durable."""
         self.written = [(entry.index, entry.term) for entry in self.file]
+        self.written_base = self.disk.base_index
         self.jobs: deque[Ready] = deque()
-        self.applied: list[Entry] = []
+        self.applied: list[Entry] = entries_of(self.disk.image)
         self.reads: dict[int, int] = {}         # token -> index
-        self.core = Raft(self.node_id, self.config, self.state, RaftLog(list(self.file)),
-                         self.randint)
+        self.to_build: SnapshotId | None = None
+        self.core = Raft(self.node_id, self.config, self.state,
+                         self.disk.open(self.config.log_memory_bytes_max), self.randint)
 
     def write(self, ready: Ready) -> None:
         """Take a job; each record is the next one or replaces a tail."""
         assert not self.jobs or ready.job > self.jobs[-1].job
+        assert ready.install is None or not (ready.entries or ready.chunk)
         for entry in ready.entries:
-            assert 1 <= entry.index <= len(self.written) + 1, "a hole in the file"
-            del self.written[entry.index - 1:]
+            place = entry.index - self.written_base - 1
+            assert 0 <= place <= len(self.written), "a hole in the file"
+            assert place == len(self.written) or ready.rewound or (
+                self.written[place][1] != entry.term), "annuls what follows it without a word"
+            del self.written[place:]
             self.written.append((entry.index, entry.term))
+        if ready.install is not None:
+            meta = ready.install
+            place = meta.index - self.written_base
+            keeps = self.written[place - 1:place] == [(meta.index, meta.term)]
+            self.written = self.written[place:] if keeps else []
+            self.written_base = meta.index
         self.jobs.append(ready)
 
     def sync_one(self) -> Ready:
         """The oldest job is durable."""
         ready = self.jobs.popleft()
-        if ready.hard_state is not None:
-            self.state = ready.hard_state
-        for entry in ready.entries:
-            del self.file[entry.index - 1:]
-            self.file.append(entry)
+        self.disk.end(ready)
         return ready
+
+    def apply(self, ready: Ready) -> None:
+        """What is committed, or the state of a snapshot in the place of all that."""
+        if ready.install is not None:
+            # Its bytes are written, by jobs that have ended, and belong to nothing else meanwhile.
+            self.applied = entries_of(bytes(self.disk.received))
+        if ready.committed_from_file is not None:
+            first, last = ready.committed_from_file
+            found = self.disk.between(first, last)
+            assert [e.index for e in found] == list(range(first, last + 1)), "not in the file"
+            self.applied += found
+        self.applied += ready.committed
+
+    def compact(self, keep: int) -> None:
+        """A snapshot is made of what is applied, and the log cut up to `keep` entries before it;
+        nothing where it would not be of use, or an install is under way."""
+        log = self.core.log
+        if (not self.applied or self.applied[-1].index > log.stable_index
+                or self.applied[-1].index <= log.snapshot_index
+                or any(ready.install for ready in self.jobs)):
+            return
+        base_index = max(self.applied[-1].index - keep, self.disk.base_index)
+        self.core.snapshot_made(self.disk.compact(self.applied, base_index))
+        del self.written[:base_index - self.written_base]
+        self.written_base = base_index
+        log.compact(base_index)
 
 
 class Cluster:
@@ -145,8 +190,9 @@ class Cluster:
 
     def _send(self, node: Node, outgoing) -> None:
         for to, message in outgoing:
-            if type(message) is Append and message.from_file:
-                message = self._from_file(node, message)
+            if type(message) in (Append, Snapshot) and message.from_file:
+                message = (self._from_file(node, message) if type(message) is Append
+                           else self._chunk(node, to, message))
                 if message is None:
                     continue
             envelope = Envelope(node.node_id, to, message)
@@ -156,12 +202,32 @@ class Cluster:
     @staticmethod
     def _from_file(node: Node, message: Append) -> Append | None:
         entries, size = [], 0
-        for entry in node.file[message.prev_log_index:]:
+        for entry in node.disk.between(message.prev_log_index + 1, 1 << 62):
             entries.append(entry)
             size += len(entry.data)
             if size >= node.config.append_bytes_max:
                 break
         return dataclasses.replace(message, entries=entries) if entries else None
+
+    @staticmethod
+    def _chunk(node: Node, to: int, message: Snapshot) -> Snapshot | None:
+        meta, end = node.disk.snapshot, message.offset + message.count
+        if meta is None or meta.identity != message.identity:
+            node.core.snapshot_unreadable(to)
+            return None
+        return dataclasses.replace(message, data=node.disk.image[message.offset:end])
+
+    def build(self, node_id: int) -> None:
+        """Verify the snapshot that was received there, and hand it to the core."""
+        node = self.nodes[node_id]
+        identity, node.to_build = node.to_build, None
+        if not node.core.wants_snapshot(identity):
+            return
+        image = bytes(node.disk.received)
+        if (len(image), crc32(image)) == (identity.size, identity.checksum):
+            node.core.snapshot_received(meta_of(entries_of(image)))
+        else:
+            node.core.snapshot_refused(identity)
 
     def collect(self, node_id: int) -> list[Ready]:
         """Take what the core has for the world, all of it."""
@@ -173,8 +239,12 @@ class Cluster:
                 node.write(ready)
             else:
                 assert not (ready.messages_after_sync or ready.entries or ready.hard_state)
-            node.applied += ready.committed
+            node.apply(ready)
             node.reads.update(ready.reads)
+            if ready.received is not None:
+                node.to_build = ready.received
+                if node.builds:
+                    self.build(node_id)
         return taken
 
     def sync(self, node_id: int, count: int = 1 << 30) -> None:

@@ -6,7 +6,8 @@ broken property is an AssertionError that names it.
 
 from itertools import pairwise
 
-from raftnet.raft.membership import NO_MEMBERSHIP, voters_changed
+from raftnet.raft.entry import HEADER_BYTES
+from raftnet.raft.membership import NO_MEMBERSHIP, decode_membership, voters_changed
 from raftnet.raft.types import AppendReply, Role, VoteReply
 
 
@@ -44,8 +45,11 @@ class Invariants:
         assert log.commit_index >= commit, "commit_index went back"
         assert log.applied_index <= log.commit_index <= log.last_index
         assert log.stable_index <= log.handed_index <= log.last_index
-        assert log.stable_index <= len(node.file), "stable, and not in the file"
+        assert log.base_index <= log.snapshot_index <= log.commit_index
+        assert log.stable_index <= node.disk.last_index, "stable, and not in the file"
+        assert not node.applied or node.applied[-1].index == log.applied_index, "applied by halves"
         self._check_entries(core)
+        self._check_base(log)
         leads = core.role is Role.LEADER
         if leads:
             self._check_leader(core, began=not led or core.current_term != term)
@@ -68,11 +72,23 @@ class Invariants:
             if index <= log.applied_index:
                 break       # what is below was seen when it came
 
+    def _check_base(self, log) -> None:
+        """What a snapshot says of the members is what was committed (Raft 7)."""
+        at, membership = log._memberships[0]
+        if 0 < at <= len(self.committed):
+            data = self.committed[at - 1][1]
+            assert membership == decode_membership(data[HEADER_BYTES:]), "another membership"
+        assert log.term_at(log.base_index) == log.base_term
+        if log.snapshot is not None and log.snapshot.index <= len(self.committed):
+            assert log.snapshot.term == self.committed[log.snapshot.index - 1][0]
+
     def _check_leader(self, core, began: bool) -> None:
         term = core.current_term
         assert self.leaders.setdefault(term, core.node_id) == core.node_id, "two leaders in a term"
         if began:
-            for index, (committed_term, _) in enumerate(self.committed, 1):
+            first = core.log.base_index     # what is below is in its snapshot
+            for index, (committed_term, _) in enumerate(self.committed[max(first - 1, 0):],
+                                                        max(first, 1)):
                 assert core.log.term_at(index) == committed_term, "leader completeness"
         for node_id, progress in core.progress.items():
             key = core.node_id, term, node_id
@@ -114,4 +130,4 @@ class Invariants:
             if node.state.current_term == message.term:
                 assert node.state.voted_for == to, "a vote left before its sync"
         if isinstance(message, AppendReply) and message.success:
-            assert len(node.file) >= message.match_index, "acknowledged before the sync"
+            assert node.disk.last_index >= message.match_index, "acknowledged before the sync"

@@ -7,7 +7,9 @@ from raftnet.raft.describe import describe_entries, describe_entry, describe_mes
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.types import (
     Append, AppendReply, HardState, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote,
-    PreVoteReply, ReadState, Ready, TimeoutNow, Vote, VoteReply)
+    PreVoteReply, ReadState, Ready, Snapshot, SnapshotId, SnapshotMeta, SnapshotReply, TimeoutNow,
+    Vote, VoteReply)
+from tests.raft.harness import membership_of
 
 ENTRY = encode_entry(3, 1, EntryKind.BATCH, bytes(95))
 EMPTY = encode_entry(4, 2, EntryKind.EMPTY, b"")
@@ -28,6 +30,13 @@ MESSAGES = [
     (Heartbeat(2, 3, 7, 100), "1->2 Heartbeat term 2 commit 3 round 7 sent 100"),
     (HeartbeatReply(2, 7, 100), "1->2 HeartbeatReply term 2 round 7 sent 100"),
     (TimeoutNow(2), "1->2 TimeoutNow term 2"),
+    (Snapshot(3, 9, 2, 700, 5, 100, b"four"),
+     "1->2 Snapshot term 3 index 9/2 size 700 offset 100 data 4B"),
+    (Snapshot(3, 9, 2, 700, 5, 100, b"", True, 600),
+     "1->2 Snapshot term 3 index 9/2 size 700 offset 100 data 600B from file"),
+    (SnapshotReply(3, 9, 2, 5, 100, 104),
+     "1->2 SnapshotReply term 3 index 9/2 offset 100 next 104"),
+    (SnapshotReply(3, 9, 2, 5, 0, 0, True), "1->2 SnapshotReply term 3 index 9/2 damaged"),
 ]
 
 
@@ -61,3 +70,9 @@ class DescribeTest(unittest.TestCase):
             "read 8 refused")
         self.assertEqual(describe_ready(1, Ready(0, [], None, [], [], [EMPTY], [])),
                          "1 no job; apply [4/2 empty 25B]")
+        meta = SnapshotMeta(9, 2, 1, membership_of([1]), 0, 700, 5)
+        ready = Ready(5, [], None, [], [], [EMPTY], [], False, (2, 3), (0, bytes(5)),
+                      SnapshotId(9, 2, 700, 5), meta)
+        self.assertEqual(describe_ready(1, ready), (
+            "1 job 5; write 5B of the snapshot at 0; install snapshot 9/2 size 700; "
+            "apply from the file 2..3; apply [4/2 empty 25B]; received snapshot 9/2"))

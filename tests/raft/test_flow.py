@@ -128,8 +128,8 @@ class FlowTest(RaftTestCase):
         self.assertEqual(cluster.core(1).uncommitted_bytes, 0)
 
     def test_apply_is_handed_out_in_pieces(self):
-        """apply_bytes_max a Ready: a turn of the loop stays short."""
-        cluster = Cluster([1], config=RaftConfig(apply_bytes_max=1000))
+        """apply_bytes_max a Ready, an entry counting 1 KiB more: a turn of the loop stays short."""
+        cluster = Cluster([1], config=RaftConfig(apply_bytes_max=1000 + 3 * 1024))
         cluster.elect(1)
         for _ in range(10):
             cluster.core(1).propose(bytes(375))

@@ -21,11 +21,13 @@ POOL_MAX = 200      # above it the oldest messages are lost
 class RandomRun:
     """One seed's history."""
 
-    def __init__(self, seed: int, voters: int, learners: int = 0):
+    def __init__(self, seed: int, voters: int, learners: int = 0, compactions: float = 0):
         self.random = random.Random(seed)
         config = RaftConfig(heartbeat_ms=30, election_timeout_ms=120, disk_overdue_ms=600,
                             append_bytes_max=120, in_flight_appends_max=3,
-                            log_memory_bytes_max=self.random.choice([300, 1 << 20]))
+                            log_memory_bytes_max=self.random.choice([300, 1 << 20]),
+                            snapshot_chunk_bytes=self.random.choice([100, 400, 1 << 20]),
+                            snapshot_window_bytes=1_000)
         ids = range(1, voters + 1)
         self.cluster = Cluster(ids, range(voters + 1, voters + learners + 1), config=config,
                                seed=seed, founded=self.random.random() < 0.7)
@@ -39,7 +41,8 @@ class RandomRun:
                        (self.read, 3), (self.partition, 2), (self.heal, 1.5),
                        (self.crash, 100 * self.crashes), (self.restart, 2),
                        (self.leader_gone, 2), (self.reconnect, 0.3), (self.change, 0.8),
-                       (self.transfer, 0.6)]
+                       (self.transfer, 0.6), (self.compact, compactions),
+                       (self.build, compactions)]
 
     def up(self) -> list[int]:
         """The nodes that run."""
@@ -145,6 +148,19 @@ class RandomRun:
                 continue
             self.cluster.collect(node_id)
 
+    def compact(self) -> None:
+        """A node makes a snapshot and cuts its log; builds what it receives at once, or later."""
+        node = self.cluster.nodes[self.victim()]
+        node.compact(self.random.choice([0, 0, 1, 5]))
+        node.builds = self.random.random() < 0.5
+
+    def build(self) -> None:
+        """A node has built the snapshot that it received."""
+        for node_id in self.up():
+            if self.cluster.nodes[node_id].to_build is not None:
+                self.cluster.build(node_id)
+                self.cluster.collect(node_id)
+
     def change(self) -> None:
         """The leader removes a member, itself too, takes one in as a learner, or gets a target."""
         for node_id in self.up():
@@ -171,6 +187,9 @@ class RandomRun:
         cluster.heal()
         for node_id in sorted(cluster.down):
             cluster.restart(node_id)
+        for node in cluster.nodes.values():
+            node.builds = True
+        self.build()
         for _ in range(400):
             cluster.settle()
             self.invariants.check()
@@ -207,11 +226,15 @@ class RandomTest(unittest.TestCase):
         """Learners are promoted, voters removed and taken in again."""
         self.run_seeds(range(201, 216), 3, 2)
 
-    def run_seeds(self, seeds, voters: int, learners: int = 0) -> None:
+    def test_three_nodes_and_two_learners_with_snapshots(self):
+        """Logs are cut, followers and newcomers behind them get snapshots (Raft 7)."""
+        self.run_seeds(range(301, 331), 3, 2, 4)
+
+    def run_seeds(self, seeds, voters: int, learners: int = 0, compactions: float = 0) -> None:
         """One run a seed."""
         for seed in seeds:
             with self.subTest(seed=seed):
-                RandomRun(seed, voters, learners).run(600)
+                RandomRun(seed, voters, learners, compactions).run(600)
 
 
 if __name__ == "__main__":

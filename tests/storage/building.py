@@ -3,13 +3,18 @@
 import random
 
 from raftnet.raft.entry import Entry, EntryKind, encode_entry
-from raftnet.raft.types import HardState
+from raftnet.raft.membership import Member, Membership
+from raftnet.raft.types import HardState, SnapshotMeta
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage.logfile import LogFile
-from raftnet.storage.store import Job, Store
+from raftnet.storage.snapshot import RECEIVED_NAME, write_snapshot
+from raftnet.storage.store import Compaction, Job, Store
 
 NODE_ID = 0x1122334455667788
 CLUSTER_ID = bytes(range(16))
+MEMBERSHIP = Membership(CLUSTER_ID, (Member(NODE_ID, "127.0.0.1:1", True),
+                                     Member(NODE_ID + 1, "127.0.0.1:2", True)), founded=True)
+PIECES = [b"first piece", bytes(range(100)), b"last"]
 
 
 def entry(index: int, term: int = 1, payload: bytes = b"") -> Entry:
@@ -32,9 +37,23 @@ def open_store(disk, report=nothing) -> Store:
     return Store.open(disk, lambda: NODE_ID, report)
 
 
+MEMORY_BYTES = 1 << 30       # everything
+
+
+def create_log(disk, base_index: int = 0, base_term: int = 0) -> LogFile:
+    """An empty log of NODE_ID."""
+    return LogFile.create(disk, NODE_ID, base_index, base_term)
+
+
+def replay(disk, report=nothing, memory_bytes: int = MEMORY_BYTES) -> tuple[LogFile, list[Entry]]:
+    """The log of that disk and its current entries, nothing changed."""
+    log, replayed = LogFile.open(disk, NODE_ID, report, memory_bytes)
+    return log, replayed.entries
+
+
 def open_log(disk, report=nothing) -> tuple[LogFile, list[Entry]]:
     """The log of that disk, settled."""
-    log, current = LogFile.open(disk, report)
+    log, current = replay(disk, report)
     log.settle(report)
     return log, current
 
@@ -69,3 +88,35 @@ def copy_files(disk: SimulatedDisk, **changed: bytes) -> SimulatedDisk:
 def randint_of(seed: int):
     """`randint` of a generator of its own."""
     return random.Random(seed).randint
+
+
+def make_snapshot(disk, name: str, index: int, term: int = 1, pieces=None) -> SnapshotMeta:
+    """A snapshot file of that name, whose content tells its index and term."""
+    pieces = [b"%d@%d" % (index, term), *PIECES] if pieces is None else pieces
+    return write_snapshot(disk, name, index, term, 1, MEMBERSHIP, 0xD16E57 + index, CLUSTER_ID,
+                          pieces)
+
+
+def content(store: Store) -> tuple:
+    """What a store serves: where its snapshot ends, the pieces of that, and all entries."""
+    snapshot = store.snapshot
+    return (snapshot.meta[:2] if snapshot else None,
+            list(snapshot.pieces()) if snapshot else [],
+            store.read_entries(store.log_base_index + 1, 1 << 30))
+
+
+def install_job(store: Store, disk, index: int, term: int, number: int = 1) -> list[Job]:
+    """Jobs that bring a snapshot in chunks and install it. `term` is not above the store's."""
+    other = SimulatedDisk()
+    meta = make_snapshot(other, RECEIVED_NAME, index, term)
+    data = other.get(RECEIVED_NAME)
+    chunks = [Job(number, None, [], chunk=(at, data[at:at + 100]))
+              for at in range(0, len(data), 100)]
+    return chunks + [Job(number, None, [], install=meta)]
+
+
+def compact_job(disk, index: int, term: int, base_index: int, number: int = 1) -> Job:
+    """A snapshot made beside, and the job that compacts by it."""
+    name = f"snapshot.made-{number}"
+    meta = make_snapshot(disk, name, index, term)
+    return Job(number, None, [], compact=Compaction(name, meta, base_index))

@@ -3,21 +3,23 @@
 import tempfile
 import threading
 import unittest
+from unittest import mock
 
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.errors import CorruptFileError, DiskFullError, StorageError
 from raftnet.simulation.disk import SimulatedDisk
-from raftnet.storage import logfile
+from raftnet.storage import logfile, records
+from raftnet.storage import replay as replays
 from raftnet.storage.disk import Disk
-from raftnet.storage.logfile import LOG_NAME, LogFile
+from raftnet.storage.logfile import LOG_NAME
 from raftnet.storage.records import HEADER_BYTES, PREFIX_BYTES, encode_prefix, scan_records
-from tests.storage.building import (copy_files, disk_with, entries, entry, nothing, open_log,
-                                    randint_of)
+from tests.storage.building import (copy_files, create_log, disk_with, entries, entry, open_log,
+                                    randint_of, replay)
 
 
 def _log_of(*batches) -> SimulatedDisk:
     disk = SimulatedDisk()
-    log = LogFile.create(disk)
+    log = create_log(disk)
     for batch in batches:
         log.append(batch)
     return disk
@@ -31,7 +33,7 @@ class AppendTest(unittest.TestCase):
 
     def test_replay_gives_the_entries_back(self):
         disk = _log_of(entries(1, 3), [entry(4, 2, b"x" * 1_000_000)], entries(5, 5, term=2))
-        log, current = LogFile.open(copy_files(disk), nothing)
+        log, current = replay(copy_files(disk))
         self.assertEqual(current,
                          entries(1, 3) + [entry(4, 2, b"x" * 1_000_000)] + entries(5, 5, term=2))
         self.assertEqual((log.last_index, log.last_term, log.base_index), (5, 2, 0))
@@ -43,23 +45,23 @@ class AppendTest(unittest.TestCase):
                          entries(4, 4, term=3)],
                         [entries(1, 5), entries(3, 4, term=2) + entries(4, 4, term=3)]):
             disk = SimulatedDisk()
-            log = LogFile.create(disk)
+            log = create_log(disk)
             for batch in batches:
                 log.append(batch)
             expected = entries(1, 2) + entries(3, 3, term=2) + entries(4, 4, term=3)
-            self.assertEqual(LogFile.open(copy_files(disk), nothing)[1], expected)
+            self.assertEqual(replay(copy_files(disk))[1], expected)
             self.assertEqual(log.read(1, 99, 1 << 20), expected)
             self.assertEqual((log.last_index, log.last_term), (4, 3))
 
     def test_the_whole_log_may_be_replaced(self):
         disk = _log_of(entries(1, 3), entries(1, 1, term=2))
-        self.assertEqual(LogFile.open(copy_files(disk), nothing)[1], entries(1, 1, term=2))
+        self.assertEqual(replay(copy_files(disk))[1], entries(1, 1, term=2))
 
     def test_gaps_duplicates_and_falling_terms_are_bugs_of_ours(self):
         for wrong in (entries(5, 5), entries(2, 2), entries(3, 3), entries(4, 5) + entries(5, 5),
                       entries(4, 4, term=3) + entries(5, 5, term=2)):
             disk = SimulatedDisk()
-            log = LogFile.create(disk)
+            log = create_log(disk)
             log.append(entries(1, 3))
             before = disk.get(LOG_NAME)
             with self.assertRaises(AssertionError):
@@ -68,15 +70,15 @@ class AppendTest(unittest.TestCase):
 
     def test_append_is_one_write_and_one_sync(self):
         disk = SimulatedDisk()
-        log = LogFile.create(disk)
+        log = create_log(disk)
         before = disk.operations
         log.append(entries(1, 100))
         self.assertEqual(disk.operations - before, 2)
 
     def test_a_log_with_a_base(self):
         disk = SimulatedDisk()
-        LogFile.create(disk, 10, 4).append(entries(11, 12, term=4))
-        log, current = LogFile.open(copy_files(disk), nothing)
+        create_log(disk, 10, 4).append(entries(11, 12, term=4))
+        log, current = replay(copy_files(disk))
         self.assertEqual(current, entries(11, 12, term=4))
         self.assertEqual((log.base_index, log.base_term, log.last_index), (10, 4, 12))
         self.assertEqual(log.read(10, 99, 100), [])
@@ -88,7 +90,7 @@ class AppendTest(unittest.TestCase):
         batch = entries(3, 3, term=2) + entries(4, 6, term=2)
         size = sum(PREFIX_BYTES + len(e.data) for e in batch)
         disk = SimulatedDisk()
-        log = LogFile.create(disk)
+        log = create_log(disk)
         log.append(entries(1, 4))
         before = disk.get(LOG_NAME)
         for budget in range(size):
@@ -140,7 +142,7 @@ class DamageTest(unittest.TestCase):
             disk = disk_with(LOG_NAME, flipped)
             if offset < highest_synced:
                 with self.assertRaises(CorruptFileError) as caught:
-                    LogFile.open(disk, nothing)
+                    replay(disk)
                 self.assertEqual(caught.exception.path, "simulated/log")
                 self.assertLessEqual(caught.exception.offset, offset)
                 self.assertEqual(disk.get(LOG_NAME), flipped)
@@ -149,7 +151,7 @@ class DamageTest(unittest.TestCase):
             for at, _, e in scanned:
                 if at + PREFIX_BYTES + len(e.data) <= offset:
                     current[e.index - 1:] = [e]
-            self.assertEqual(LogFile.open(disk, nothing)[1], current)
+            self.assertEqual(replay(disk)[1], current)
 
     def test_a_page_lost_in_an_unfinished_batch_is_a_torn_tail(self):
         data = bytearray(_log_of(entries(1, 3), entries(4, 40)).get(LOG_NAME))
@@ -165,7 +167,7 @@ class DamageTest(unittest.TestCase):
         scanned = _scan(bytes(data))
         data[scanned[5][0] + 10:scanned[7][0] + 10] = bytes(scanned[7][0] - scanned[5][0])
         with self.assertRaises(CorruptFileError) as caught:
-            LogFile.open(disk_with(LOG_NAME, data), nothing)
+            replay(disk_with(LOG_NAME, data))
         self.assertEqual(caught.exception.offset, scanned[5][0])
 
     def test_whole_records_that_cannot_follow_each_other_are_refused(self):
@@ -175,13 +177,13 @@ class DamageTest(unittest.TestCase):
             offset = len(data)
             data += encode_prefix(offset, offset, wrong.data) + wrong.data
             with self.assertRaises(CorruptFileError) as caught:
-                LogFile.open(disk_with(LOG_NAME, data), nothing)
+                replay(disk_with(LOG_NAME, data))
             self.assertEqual(caught.exception.offset, offset)
 
     def test_an_entry_restored_by_a_later_leader_annuls_what_follows_it(self):
         """10@2, 11@2 on file; 10@3, then 10@2 again before the disk was asked: 11@2 is void."""
         disk = SimulatedDisk()
-        log = LogFile.create(disk)
+        log = create_log(disk)
         log.append(entries(1, 3, term=2))
         again = entries(2, 2, term=2)[0]
         with self.assertRaises(AssertionError):
@@ -193,7 +195,7 @@ class DamageTest(unittest.TestCase):
 
     def test_a_tail_that_only_the_cache_shows_is_written_anew(self):
         disk = SimulatedDisk()
-        log = LogFile.create(disk)
+        log = create_log(disk)
         log.append(entries(1, 3))
         disk.fail_at(2)
         with self.assertRaises(StorageError):
@@ -203,11 +205,11 @@ class DamageTest(unittest.TestCase):
         self.assertEqual(current, entries(1, 6))
         log.append(entries(7, 7))
         left = disk.crash(randint_of(1))
-        self.assertEqual(LogFile.open(left, nothing)[1], entries(1, 7))
+        self.assertEqual(replay(left)[1], entries(1, 7))
 
     def test_a_crash_after_the_cut_brings_nothing_back(self):
         disk = SimulatedDisk()
-        log = LogFile.create(disk)
+        log = create_log(disk)
         log.append(entries(1, 3))
         data = disk.get(LOG_NAME)
         for seed in range(100):
@@ -218,17 +220,17 @@ class DamageTest(unittest.TestCase):
     def test_a_long_replay_says_how_far_it_is(self):
         data = _log_of(entries(1, 10_000, payload_bytes=1)).get(LOG_NAME)
         lines = []
-        before, logfile.PROGRESS_S = logfile.PROGRESS_S, 0.0
-        self.addCleanup(setattr, logfile, "PROGRESS_S", before)
-        LogFile.open(disk_with(LOG_NAME, data), lines.append)
-        self.assertEqual(len(lines), 2)
-        self.assertRegex(lines[0], r"log: read \d+ of \d+ MiB, 4096 entries")
+        with (mock.patch.object(replays, "PROGRESS_S", 0.0),
+              mock.patch.object(records, "CHUNK_BYTES", 200_000)):
+            replay(disk_with(LOG_NAME, data), lines.append)
+        self.assertEqual(len(lines), 3)
+        self.assertRegex(lines[1], r"log: read \d+ of \d+ MiB, 4761 entries")
 
 
 class ReadTest(unittest.TestCase):
 
     def test_reads_one_at_least_and_stops_at_the_bytes(self):
-        log = LogFile.create(SimulatedDisk())
+        log = create_log(SimulatedDisk())
         log.append(entries(1, 10, payload_bytes=75))        # 100 bytes an entry
         for bytes_max, last in ((1, 3), (100, 3), (101, 4), (300, 5), (9999, 10)):
             self.assertEqual(log.read(3, 99, bytes_max), entries(3, last, payload_bytes=75))
@@ -238,13 +240,13 @@ class ReadTest(unittest.TestCase):
         self.assertEqual(log.read(3, 2, 9999), [])
 
     def test_number_of_entries_is_bounded(self):
-        log = LogFile.create(SimulatedDisk())
+        log = create_log(SimulatedDisk())
         log.append(entries(1, 3000, payload_bytes=1))
         self.assertEqual(len(log.read(1, 9999, 1 << 30)), logfile.READ_ENTRIES_MAX)
 
     def test_annulled_records_between_are_not_read(self):
         disk = SimulatedDisk()
-        log = LogFile.create(disk)
+        log = create_log(disk)
         log.append(entries(1, 3) + entries(2, 5, payload_bytes=9, term=2))
         log.append(entries(4, 6, term=3))
         self.assertEqual(log.read(1, 99, 1 << 20), entries(1, 1)
@@ -252,7 +254,7 @@ class ReadTest(unittest.TestCase):
 
     def test_bytes_changed_since_are_named(self):
         disk = SimulatedDisk()
-        log = LogFile.create(disk)
+        log = create_log(disk)
         log.append(entries(1, 3))
         data = bytearray(disk.get(LOG_NAME))
         offset = _scan(bytes(data))[1][0]
@@ -266,7 +268,7 @@ class ReadTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         disk = Disk(folder.name)
         self.addCleanup(disk.close_all)
-        log = LogFile.create(disk)
+        log = create_log(disk)
         log.append(entries(1, 40))
         done = threading.Event()
 

@@ -79,10 +79,10 @@ class MetaFileTest(unittest.TestCase):
     def test_another_format_is_named(self):
         data = bytearray(_meta_bytes())
         slot = bytearray(data[:SLOT_BYTES - 4])
-        slot[7] = 2
+        slot[7] = 9
         for offset in SLOT_OFFSETS:
             data[offset:offset + SLOT_BYTES] = _with_crc(bytes(slot))
-        with self.assertRaisesRegex(StorageError, "has format 2, this program reads 1"):
+        with self.assertRaisesRegex(StorageError, "has format 9, this program reads 2"):
             MetaFile.open(disk_with(META_NAME, bytes(data)))
 
     def test_a_crash_in_a_change_leaves_the_old_or_the_new_state(self):

@@ -17,7 +17,7 @@ def _reader(data: bytes):
 
 def _log_bytes(*batches) -> bytes:
     disk = SimulatedDisk()
-    log = LogFile.create(disk)
+    log = LogFile.create(disk, 1)
     for batch in batches:
         log.append(batch)
     return disk.get(LOG_NAME)
@@ -72,9 +72,9 @@ class RecordsTest(unittest.TestCase):
         self.assertLess(time.process_time() - begin, 1.0)
 
     def test_header(self):
-        data = records.encode_header(7, 3)
+        data = records.encode_header(7, 3, 99)
         self.assertEqual(len(data), records.HEADER_BYTES)
-        self.assertEqual(records.decode_header(data, "log"), (7, 3))
+        self.assertEqual(records.decode_header(data, "log"), (7, 3, 99))
         for offset in range(len(data)):
             flipped = bytearray(data)
             flipped[offset] ^= 1 << offset % 8
@@ -83,9 +83,9 @@ class RecordsTest(unittest.TestCase):
                     records.decode_header(damaged, "log")
 
     def test_header_of_another_format_is_named(self):
-        with mock.patch.object(records, "FORMAT", 2):
-            data = records.encode_header(0, 0)
-        with self.assertRaisesRegex(StorageError, "log: has format 2"):
+        with mock.patch.object(records, "FORMAT", 3):
+            data = records.encode_header(0, 0, 1)
+        with self.assertRaisesRegex(StorageError, "log: has format 3"):
             records.decode_header(data, "log")
 
 

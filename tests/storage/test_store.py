@@ -129,8 +129,8 @@ class PerformTest(unittest.TestCase):
         self.assertEqual(disk.operations, before)
 
     def test_a_full_disk_at_each_byte_then_the_same_jobs_again(self):
-        jobs = [job(entries(2, 3, term=2), 2, 5), job(entries(3, 4, term=4), 4)]
         for budget in range(270):
+            jobs = [job(entries(2, 3, term=2), 2, 5), job(entries(3, 4, term=4), 4)]
             disk = SimulatedDisk()
             store = founded(disk)
             disk.bytes_left = budget
@@ -197,12 +197,12 @@ class RefusalTest(unittest.TestCase):
                       "identity: damaged at byte 0: names another node")
 
     def test_a_short_log_is_damage_where_there_is_history(self):
-        for size in range(28):
+        for size in range(36):
             self._refused(copy_files(self.disk, log=self.disk.get("log")[:size]),
                           CorruptFileError, f"log: damaged at byte {size}: ")
 
     def test_a_short_log_without_history_is_begun_anew(self):
-        for size in range(28):
+        for size in range(36):
             disk = SimulatedDisk()
             open_store(disk).close()
             disk = copy_files(disk, log=disk.get("log")[:size])

@@ -163,6 +163,7 @@ class Meta(DataDirectory):
     def test_both_slots_and_identity(self):
         first, second, identity = meta_lines(self.directory)
         words = f"term 2 voted for {NODE_ID:016x} node {NODE_ID:016x} start 1"
+        words += " log up to index 1 term 1 at least"
         self.assertTrue(first.startswith("0 change ") and first.endswith(words), first)
         self.assertEqual(first.split()[1:], second.split()[1:])
         self.assertEqual(second.split()[0], str(SLOT_OFFSETS[1]))

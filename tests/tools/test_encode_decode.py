@@ -10,7 +10,7 @@ from raftnet.errors import ErrorCode, FrameError
 from raftnet.net.messages import encode_message
 from raftnet.raft import types
 from raftnet.raft.entry import EntryKind, encode_entry
-from raftnet.wire import commands, joining, requests
+from raftnet.wire import commands, joining, requests, snapshots
 from raftnet.wire.frames import Kind, encode_frame
 from tools import encode
 from tools.frametext import StreamDecoder
@@ -65,6 +65,10 @@ class Words(unittest.TestCase):
                 (["remove", "127.0.0.1:5003"], "CHANGE id 1: remove 127.0.0.1:5003"),
                 (["remove", "00000000000000AB"], "CHANGE id 1: remove 00000000000000ab"),
                 (["--request-id", "9", "transfer", "h:2"], "CHANGE id 9: transfer to h:2"),
+                (["snapshot"], "TAKE_SNAPSHOT id 1"),
+                (["snapshot", "h:1"], "TAKE_SNAPSHOT id 1: local"),
+                (["--request-id", "8", "part", "5", "0", "9"],
+                 "READ_SNAPSHOT id 8: up to 5 offset 0 count 9"),
                 (["hello"], "HELLO id 1: client versions 1 to 1")]:
             with self.subTest(words=words):
                 self.assertEqual(decode(encoded(*words)), [f"0 {expected}"])
@@ -78,7 +82,7 @@ class Words(unittest.TestCase):
             self.assertNotIn("session none", line)
 
     def test_what_is_more_than_one_frame(self):
-        for words in (["add", "h:1"], ["why"]):
+        for words in (["add", "h:1"], ["why"], ["backup", "x"]):
             with self.subTest(words=words):
                 done = run_tool("encode.py", *words)
                 self.assertEqual((done.returncode, done.stdout), (2, b""))
@@ -159,6 +163,15 @@ class Kinds(unittest.TestCase):
                 'slow" members [h:1 node 000000000000004d voter reachable match 7 silent 0 ms '
                 "round trip 20 ms slow 90 ms lost 5 permille; h:2 node 000000000000004e learner "
                 "that stays unreachable match 0 silent unknown] target h:1, h:3"),
+            Kind.TAKE_SNAPSHOT: (snapshots.encode_take_snapshot(True), ": local"),
+            Kind.SNAPSHOT_TAKEN: (
+                snapshots.encode_snapshot_taken(snapshots.Taken(5, 2, 9, 171, 205)),
+                "up to 5 term 2 size 9 checksum 000000ab digest 000000cd"),
+            Kind.READ_SNAPSHOT: (snapshots.encode_read_snapshot(5, 6, 7),
+                                 "up to 5 offset 6 count 7"),
+            Kind.SNAPSHOT_PART: (
+                snapshots.encode_snapshot_part(snapshots.Part(5, 9, 6, b"abc")),
+                "up to 5 size 9 offset 6 bytes 3: 616263"),
             Kind.JOIN: (joining.encode_join(77, "h:1", 3), "node 000000000000004d at h:1 as a "
                         "learner that stays returning"),
             Kind.JOIN_REPLY: (joining.encode_join_reply(b"c" * 16), "cluster 6363"),

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
+from raftnet.config import MachineConfig, WireConfig
+from raftnet.machine import state
+from raftnet.machine.machine import Machine
+from raftnet.machine.sections import SECTIONS, SectionNumber
 from raftnet.net.messages import decode_message, encode_message
 from raftnet.raft import entry as entries
 from raftnet.raft import membership as memberships
 from raftnet.raft.entry import EntryKind
+from raftnet.raft.types import Snapshot
 from raftnet.storage import metafile, records
-from raftnet.wire import commands, frames, joining, requests
+from raftnet.wire import commands, frames, joining, requests, snapshots
 from raftnet.wire.commands import Operation
 from raftnet.wire.frames import FrameReader, Kind
 from tests.wire.document import DOCUMENT, fill
@@ -92,6 +97,11 @@ def _log_reply(body: bytes) -> tuple:
     return first, commit, following, [entry.data for entry in found]
 
 
+def _snapshot(body: bytes) -> tuple:
+    m = decode_message(Kind.SNAPSHOT, body)
+    return m.term, m.index, m.snapshot_term, m.size, m.checksum, m.offset, m.data
+
+
 def _frame(data: bytes) -> tuple:
     reader = FrameReader()
     ((kind, request_id, body),) = reader.feed(data)
@@ -141,6 +151,64 @@ def _seal(at: int, start: int, stop: int | None = None, begun: int = 0):
     def seal(data: bytes) -> bytes:
         return data[:at] + crc32(data[start:stop], begun).to_bytes(4, "big") + data[at + 4:]
     return seal
+
+
+def _machine() -> Machine:
+    """An empty one whose counters are above everything."""
+    machine = Machine(MachineConfig(), WireConfig())
+    machine.time_ms = machine.executor.next_message_id = 2**64 - 1
+    machine.executor.waits.next_number = 2**64 - 1
+    return machine
+
+
+def _state_head(piece: bytes) -> tuple:
+    loader = state.StateLoader(MachineConfig(), WireConfig())
+    loader.feed(piece)
+    loader.feed(list(state.encode_state(_machine()))[-1])
+    machine = loader.finish()
+    return (machine.applied_index, machine.digest, machine.time_ms, machine.state_version,
+            machine.executor.next_message_id, machine.executor.waits.next_number)
+
+
+def _state_head_again(*values) -> bytes:
+    machine = _machine()
+    (machine.applied_index, machine.digest, machine.time_ms, machine.state_version,
+     machine.executor.next_message_id, machine.executor.waits.next_number) = values
+    return next(state.encode_state(machine))
+
+
+def _with_item(section: int, data: bytes) -> Machine:
+    """A machine with that item of a section."""
+    machine = _machine()
+    (loader,) = [found.loader(machine) for found in SECTIONS if found.number == section]
+    assert loader.item(data, 0, True) == len(data)
+    loader.end()
+    return machine
+
+
+def of_item(section: int, names: str, values_of, unseen=(), **given) -> Layout:
+    """Of an item in a section of the state."""
+    def again(data: bytes) -> bytes:
+        (found,) = [found for found in SECTIONS if found.number == section]
+        return b"".join(found.items(_with_item(section, data)))
+    return Layout(lambda data: dict(zip(names.split(), values_of(_with_item(section, data)),
+                                        strict=True)), again, given, unseen)
+
+
+def _queue_values(machine: Machine) -> tuple:
+    ((name, queue),) = machine.executor.queues.by_name.items()
+    return name, list(queue.ids), list(queue.messages)
+
+
+def _wait_values(machine: Machine) -> tuple:
+    (wait,) = machine.executor.waits.pending.values()
+    return (wait.session, wait.first_sequence, wait.deadline_ms, wait.number, wait.count,
+            wait.queue)
+
+
+def _session_values(machine: Machine) -> tuple:
+    ((session_id, session),) = machine.sessions.by_id.items()
+    return session_id, session.last, session.used_ms, session.firsts, session.replies
 
 
 MEMBER_FIELDS = ("node_id", "voter", "stays", "reachable", "match_index", "silent_ms", "rtt_ms",
@@ -193,6 +261,18 @@ LAYOUTS = {
         _status_values, lambda body: requests.encode_status(requests.decode_status(body)),
         {"role": 2, "founded": True, "count": 1, "members": (MEMBER, MEMBER_TUPLE)}, ("count",)),
     ("Member status",): Layout(lambda _: dict(MEMBER_VALUES), lambda data: data, {}),
+    ("TAKE_SNAPSHOT",): of_tuple(lambda body: (snapshots.decode_take_snapshot(body),),
+                                 snapshots.encode_take_snapshot, "local"),
+    ("SNAPSHOT_TAKEN",): of_tuple(
+        snapshots.decode_snapshot_taken,
+        lambda *values: snapshots.encode_snapshot_taken(snapshots.Taken(*values)),
+        "index term size checksum digest"),
+    ("READ_SNAPSHOT",): of_tuple(snapshots.decode_read_snapshot, snapshots.encode_read_snapshot,
+                                 "index offset count"),
+    ("SNAPSHOT_PART",): of_tuple(
+        snapshots.decode_snapshot_part,
+        lambda *values: snapshots.encode_snapshot_part(snapshots.Part(*values)),
+        "index size offset data", size=9_000, offset=8_996, data=b"last"),
     ("JOIN",): of_tuple(
         lambda body: (lambda node_id, address, flags: (node_id, flags, address))(
             *joining.decode_join(body)),
@@ -221,6 +301,11 @@ LAYOUTS = {
     ("HEARTBEAT",): of_message(Kind.HEARTBEAT),
     ("HEARTBEAT_REPLY",): of_message(Kind.HEARTBEAT_REPLY),
     ("TIMEOUT_NOW",): of_message(Kind.TIMEOUT_NOW),
+    ("SNAPSHOT",): of_tuple(_snapshot, lambda *values: encode_message(Snapshot(*values))[1],
+                            "term index snapshot_term size checksum offset data", ("count",),
+                            term=9, snapshot_term=7, size=9_000, offset=8_996, count=4,
+                            data=b"last"),
+    ("SNAPSHOT_REPLY",): of_message(Kind.SNAPSHOT_REPLY),
     ("Command", "SIZE"): of_tuple(
         lambda data: (commands.split_commands(data, 0)[0][0],
                       commands.decode_size(commands.split_commands(data, 0)[0])),
@@ -289,4 +374,22 @@ LAYOUTS = {
         _record, lambda synced, data: records.encode_prefix(synced, records.HEADER_BYTES, data)
         + data, "synced_offset entry", ("marker", "check"),
         _seal(4, 8, 8 + 33, records.HEADER_BYTES), marker=b"RREC", synced_offset=20, entry=ENTRY),
+    ("Piece of the state", "Head of the state"): of_tuple(
+        _state_head, _state_head_again,
+        "applied_index digest time_ms state_version next_message_id next_wait",
+        ("section", "item_count", "items", "layout_version"), section=1, item_count=1,
+        layout_version=1, state_version=1),
+    ("Messages of a queue",): of_item(
+        SectionNumber.QUEUES, "queue ids messages", _queue_values, ("count", "lengths"), count=2,
+        ids=[5, 6], lengths=[1, 2], messages=(b"abb", [b"a", b"bb"])),
+    ("Waiting dequeue",): of_item(
+        SectionNumber.WAITS, "session sequence deadline_ms wait_number wanted queue",
+        _wait_values),
+    ("Session in the state",): of_item(
+        SectionNumber.SESSIONS, "session last used_ms sequences replies", _session_values,
+        ("count", "lengths"), count=2, sequences=[5, 6], lengths=[1, 2],
+        replies=(b"abb", [b"a", b"bb"])),
+    ("Total of a section",): Layout(
+        lambda data: dict(zip(("section", "items"), state._TOTAL.unpack(data))),
+        lambda data: state._end(dict([state._TOTAL.unpack(data)]))[5:], {}),
 }

@@ -13,18 +13,21 @@ import unittest
 
 from raftnet import reads
 from raftnet.client import session as client_session
-from raftnet.config import GatewayConfig, MachineConfig, NetConfig, RaftConfig, WireConfig
+from raftnet.config import (GatewayConfig, MachineConfig, NetConfig, RaftConfig, SnapshotConfig,
+                            WireConfig)
 from raftnet.errors import ERROR_MEANING, ErrorCode
 from raftnet.founding import Founders
 from raftnet.machine.machine import Machine
 from raftnet.machine.queue import MESSAGE_OVERHEAD_BYTES
+from raftnet.machine.sections import PIECE_BYTES, SectionNumber
 from raftnet.machine.sessions import KEPT_REPLY_OVERHEAD_BYTES
+from raftnet.machine.state import LAYOUT_VERSION, PIECE_ITEMS_MAX
 from raftnet.raft.entry import HEADER_BYTES as ENTRY_HEADER_BYTES
 from raftnet.raft.entry import PAYLOAD_BYTES_MAX, EntryKind, decode_entry, encode_entry
 from raftnet.raft import membership as memberships
 from raftnet.raft.membership import QuorumRule, decode_membership, quorum
 from raftnet.storage import metafile, records
-from raftnet.wire import address, commands, frames, joining, requests
+from raftnet.wire import address, commands, frames, joining, requests, snapshots
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.frames import FrameReader, Kind
 from tests.wire.document import DOCUMENT, SIZES, encode, fill, size_of
@@ -48,6 +51,7 @@ NUMBERS = {
     "Kinds of members": {"LEARNER": memberships._LEARNER, "VOTER": memberships._VOTER,
                          "LEARNER_THAT_STAYS": memberships._LEARNER_THAT_STAYS},
     "Quorum rules": QuorumRule.__members__,
+    "Sections of the state": SectionNumber.__members__,
 }
 OTHER_LIMITS = {
     "resend_s": int(client_session.RESEND_S),
@@ -66,6 +70,8 @@ OTHER_LIMITS = {
     "members_max": memberships.MEMBERS_MAX,
     "removed_max": memberships.REMOVED_MAX,
     "change_addresses_max": joining.CHANGE_ADDRESSES_MAX,
+    "snapshot_part_bytes_max": snapshots.PART_BYTES_MAX,
+    "snapshot_kept_ms": SnapshotConfig().kept_ms,
 }
 # Numbers that stand in a sentence.
 SENTENCES = [
@@ -89,6 +95,9 @@ SENTENCES = [
     f"of all that follows this field: {frames.HEADER_BYTES - 4} + the bytes of the body",
     f"header from byte {frames.CHECKED_FROM} on, and body",
     "of what follows this field: 1 + the bytes of the payload",
+    f"A piece is about {PIECE_BYTES:,} bytes long at most",
+    f"| item_count | 1 to {PIECE_ITEMS_MAX} |",
+    f"| layout_version | {LAYOUT_VERSION}: of pieces and items",
     "0 is no, 1 is yes",
     "1: founded, clients are served; the other bits are 0",
     "each a `u32` length and the body of a REQUEST",

@@ -1,0 +1,150 @@
+"""Rebuilding the replicated state from files, at an index of one's choice.
+
+Rules: files are only read; nothing of a running node is touched. The last snapshot at or below the
+index is loaded, and the log's current entries above it are applied, as the node itself did: so the
+digest must be the same, and whoever knows the node's digest compares. A machine that is rebuilt
+knows nothing of what is not committed: the caller chooses an index that is.
+
+Elsewhere: who asks for a snapshot and when (snapshots.py), the process that makes one
+(snapshotprocess.py), the bytes of the files (storage/), of the state (machine/state.py).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from raftnet.config import Config
+from raftnet.errors import CorruptFileError, MalformedError, StorageError
+from raftnet.machine.machine import Machine
+from raftnet.machine.state import StateLoader, encode_state
+from raftnet.raft.entry import Entry, EntryKind
+from raftnet.raft.membership import NO_MEMBERSHIP, Membership, decode_membership
+from raftnet.raft.types import SnapshotMeta
+from raftnet.storage.logfile import LOG_NAME, LogFile
+from raftnet.storage.records import HEADER_BYTES, decode_header
+from raftnet.storage.snapshot import SNAPSHOT_NAME, SnapshotFile, write_snapshot
+
+_READ_BYTES = 4 * 1024 * 1024       # of the log at a time
+Report = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """The state after the entry at `index`."""
+
+    machine: Machine
+    index: int
+    term: int
+    membership_index: int
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOrder:
+    """A snapshot that is to be made."""
+
+    name: str           # of the new file in the data directory
+    index: int          # the last entry that it is to contain, committed and durable
+    digest: int         # Machine.digest of the running node there
+    cluster_id: bytes   # 16 bytes
+
+
+def load_machine(snapshot: SnapshotFile, config: Config) -> Machine:
+    """The machine in a snapshot. Raises CorruptFileError where it cannot be."""
+    loader = StateLoader(config.machine, config.wire)
+    try:
+        for piece in snapshot.pieces():
+            loader.feed(piece)
+        machine = loader.finish()
+    except MalformedError as error:
+        raise CorruptFileError(snapshot.path, 0, str(error)) from error
+    check_machine(machine, snapshot)
+    return machine
+
+
+def check_machine(machine: Machine, snapshot: SnapshotFile) -> None:
+    """Whether the state is the one that the file's header promises. Raises CorruptFileError."""
+    meta = snapshot.meta
+    if (machine.applied_index, machine.digest) != (meta.index, meta.digest):
+        raise CorruptFileError(snapshot.path, 0, f"holds the state at entry "
+                               f"{machine.applied_index}, its header says {meta.index}, or another "
+                               "digest")
+
+
+def rebuild(disk, config: Config, index: int | None = None, report: Report = lambda text: None,
+            watch: Callable[[Entry, object], None] | None = None) -> Rebuilt:
+    """The state of a data directory after the entry at `index` (None: the last in the log).
+
+    `watch(entry, applied)` sees each entry that is applied and what came of it. Raises
+    CorruptFileError, and StorageError where the files do not hold that index.
+    """
+    rebuilt = _begin(disk, config)
+    log = _open_log(disk, report)
+    try:
+        last = log.last_index if index is None else index
+        if rebuilt is None and log.base_index:
+            raise StorageError(f"{disk.path(SNAPSHOT_NAME)}: missing, although the log begins "
+                               f"after entry {log.base_index}")
+        if rebuilt is None:
+            rebuilt = Rebuilt(Machine(config.machine, config.wire), 0, 0, 0, NO_MEMBERSHIP)
+        if not rebuilt.index <= last <= max(rebuilt.index, log.last_index):
+            raise StorageError(f"{disk.directory}: entry {last} is not held: the files tell the "
+                               f"state at entries {rebuilt.index} to {log.last_index}")
+        for entry in _entries(log, rebuilt.index + 1, last):
+            applied = rebuilt.machine.apply(entry)
+            rebuilt.index, rebuilt.term = entry.index, entry.term
+            if entry.kind == EntryKind.MEMBERSHIP:
+                rebuilt.membership_index = entry.index
+                rebuilt.membership = decode_membership(entry.payload)
+            if watch is not None:
+                watch(entry, applied)
+    finally:
+        log.close()
+    return rebuilt
+
+
+def make_snapshot(disk, config: Config, order: SnapshotOrder,
+                  report: Report = lambda text: None) -> SnapshotMeta:
+    """Write the file, verified and synced. Raises StorageError, DiskFullError, and
+    CorruptFileError where the files do not give the state that the running node has."""
+    rebuilt = rebuild(disk, config, order.index, report)
+    if rebuilt.machine.digest != order.digest:
+        raise CorruptFileError(disk.path(LOG_NAME), 0, f"gives another state at entry "
+                               f"{order.index} than the running node has")
+    write_snapshot(disk, order.name, rebuilt.index, rebuilt.term, rebuilt.membership_index,
+                   rebuilt.membership, order.digest, order.cluster_id,
+                   encode_state(rebuilt.machine))
+    made = SnapshotFile.open(disk, order.name)
+    try:
+        made.verify()
+        return made.meta
+    finally:
+        made.close()
+
+
+def _begin(disk, config: Config) -> Rebuilt | None:
+    if not disk.exists(SNAPSHOT_NAME):
+        return None
+    snapshot = SnapshotFile.open(disk, SNAPSHOT_NAME)
+    try:
+        meta = snapshot.meta
+        return Rebuilt(load_machine(snapshot, config), meta.index, meta.term,
+                       meta.membership_index, meta.membership)
+    finally:
+        snapshot.close()
+
+
+def _open_log(disk, report: Report) -> LogFile:
+    handle = disk.open(LOG_NAME)
+    try:
+        header = decode_header(disk.read_at(handle, 0, HEADER_BYTES), disk.path(LOG_NAME))
+    finally:
+        disk.close(handle)
+    return LogFile.open(disk, header.node_id, report, 0)[0]
+
+
+def _entries(log: LogFile, first: int, last: int) -> Iterator[Entry]:
+    while first <= last:
+        entries = log.read(first, last, _READ_BYTES)
+        assert entries, "the log's map holds all indexes up to its last"
+        yield from entries
+        first = entries[-1].index + 1

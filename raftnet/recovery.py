@@ -1,0 +1,92 @@
+"""Opening a data directory whose files may be damaged, and making one out of a backup.
+
+Rules (design: Disk; protocol.md, Files): nothing damaged is ever served, skipped or deleted. Where
+other members hold what this node held, its files are set aside and the node comes back as a new
+one, a learner: under its old identity it neither votes nor acknowledges any more, since what it
+promised cannot be known; the cluster replaces that identity by an entry. Where nobody else holds
+it, the node refuses to start and says what to do.
+
+Restoring makes a new cluster of one node, under new ids, so that nothing of the old cluster is ever
+taken for it. From a backup it holds what that held; from the directory of a node that is stopped
+for ever, all of its log, also what was never committed.
+"""
+
+import os
+from collections.abc import Callable
+
+from raftnet.config import Config
+from raftnet.errors import DamagedError, StorageError
+from raftnet.founding import cluster_id_of
+from raftnet.machine.state import encode_state
+from raftnet.rebuild import load_machine, rebuild
+from raftnet.storage.disk import Disk
+from raftnet.storage.snapshot import SnapshotFile
+from raftnet.storage.store import Image, Report, Store
+
+
+def open_store(disk, contacts: list[str], own_address: str, make_node_id: Callable[[], int],
+               report: Report, memory_bytes: int, refuse: bool = False) -> Store:
+    """Store.open; where files are damaged, they are set aside and the node heals from the others.
+
+    `contacts`: where else members may be, as the command line says; `refuse`: rather do not start.
+    Raises as Store.open: StorageError with what to do, where nobody else is known or `refuse`.
+    """
+    try:
+        return Store.open(disk, make_node_id, report, memory_bytes)
+    except DamagedError as error:
+        _set_aside(disk, error, contacts, own_address, report, refuse)
+    return Store.open(disk, make_node_id, report, memory_bytes)
+
+
+def _set_aside(disk, error: DamagedError, contacts: list[str], own_address: str, report: Report,
+               refuse: bool) -> None:
+    membership = Store.readable_membership(disk)
+    if membership is not None:
+        others = [m.address for m in membership.members if m.address != own_address]
+        if not others:
+            raise StorageError(f"{error}; nobody else holds this data: restore a backup with "
+                               "--restore into an empty directory, or repair the file") from error
+        contacts = others
+    contacts = list(dict.fromkeys(a for a in contacts if a and a != own_address))
+    if refuse:
+        raise error
+    if not contacts:
+        raise StorageError(f"{error}; which cluster it belongs to cannot be read any more: start "
+                           "with --join and the address of a member to be taken in anew, or "
+                           "restore a backup with --restore into an empty directory") from error
+    report(f"{error}")
+    Store.set_aside(disk, contacts, membership.cluster_id if membership is not None else bytes(16))
+    report("the damaged files are kept aside under the name damaged-...; this node comes back as a "
+           f"new one, with what {', '.join(contacts)} hold")
+
+
+def restore(disk, path: str, address: str, make_node_id: Callable[[], int], config: Config,
+            report: Report) -> None:
+    """Make the empty directory that of a new cluster of the node at `address`, with the state of a
+    backup (a file) or of a stopped node (its data directory).
+
+    Raises StorageError where the directory is not empty, CorruptFileError where the source is.
+    """
+    path = os.path.abspath(path)
+    source = Disk(path if os.path.isdir(path) else os.path.dirname(path))
+    if os.path.isdir(path):
+        source.lock()       # a node that runs there must be stopped first
+        try:
+            rebuilt = rebuild(source, config, report=report)
+        finally:
+            source.close_all()
+        image = Image(rebuilt.index, rebuilt.term, rebuilt.membership, rebuilt.machine.digest,
+                      encode_state(rebuilt.machine))
+        if not rebuilt.index:
+            raise StorageError(f"{path}: holds no state to restore")
+    else:
+        if not os.path.isfile(path):
+            raise StorageError(f"{path}: no such file or directory to restore from")
+        file = SnapshotFile.open(source, os.path.basename(path))
+        try:
+            machine = load_machine(file, config)    # before anything is made of it
+            meta = file.meta
+        finally:
+            source.close_all()
+        image = Image(meta.index, meta.term, meta.membership, meta.digest, encode_state(machine))
+    Store.restore(disk, make_node_id, cluster_id_of, image, address, report)

@@ -1,0 +1,318 @@
+"""Snapshots at one node: when one is made, what is cut from the log, who is given one, and how a
+received one becomes the state.
+
+Rules (design: Disk, fine print): a snapshot is made from the files by another process and must have
+this node's digest; the log is cut only behind a durable snapshot, keeps a tail for followers that
+are merely slow, and is not cut while one of them installs, up to a bound. A received snapshot is
+built into a second machine in slices, and takes the first one's place at once. No I/O here but
+reads of snapshot files, and no clock: slices are counted in bytes.
+
+Elsewhere: what leader and follower say to each other (raft/install.py), the files (storage/), who
+makes a snapshot (makesnapshot.py), the question of a client (reads.py).
+"""
+
+from collections.abc import Iterator
+
+from raftnet.actions import ERROR, WARNING
+from raftnet.errors import CorruptFileError, ErrorCode, MalformedError
+from raftnet.machine.dismantle import dismantle
+from raftnet.machine.machine import Machine
+from raftnet.machine.state import StateLoader
+from raftnet.raft.types import Snapshot, SnapshotId, SnapshotMeta
+from raftnet.rebuild import SnapshotOrder, check_machine
+from raftnet.storage.snapshot import MADE_PREFIX, RECEIVED_NAME, SnapshotFile
+from raftnet.storage.store import Job
+from raftnet.storage.succession import Compaction
+from raftnet.wire.frames import Kind
+from raftnet.wire.snapshots import (
+    PART_BYTES_MAX, Part, Taken, encode_snapshot_part, encode_snapshot_taken)
+
+_ASKERS_MAX = 100
+
+
+class Snapshots:
+    """The snapshots of one node."""
+
+    def __init__(self, replica):
+        self._replica = replica
+        self._config = replica.config.snapshot
+        self._number = 0                            # of those made in this life
+        self._order: SnapshotOrder | None = None    # being made, or about to be
+        self._ordered = False                       # handed out to be made
+        self._made: SnapshotMeta | None = None      # of the order; the log is to be cut behind it
+        self._cutting: Job | None = None            # the disk has been told to
+        self._retry_ms = 0                          # after a failure: not before
+        self._log_base_index = 0                    # of the log file, as last seen ...
+        self._log_bytes_before = 0                  # ... and its bytes then
+        self._askers: list[tuple[object, int, int]] = []    # (client, request id, from this index)
+        self._current: SnapshotFile | None = None
+        self._kept: dict[SnapshotFile, int] = {}    # replaced ones, and until when
+        self._building: Iterator[int] | None = None
+        self._built: tuple[SnapshotMeta, Machine] | None = None
+        self._replaced: Iterator[None] | None = None    # a machine that is given back in slices
+
+    def begin(self) -> None:
+        """The node runs, with what its directory holds."""
+        self._current = self._replica.store.snapshot
+        self._log_base_index = self._replica.store.log_base_index
+
+    @property
+    def index(self) -> int:
+        """The last entry that the durable snapshot contains; 0: there is none."""
+        return self._current.meta.index if self._current is not None else 0
+
+    # --- making one
+
+    def tick(self) -> tuple[SnapshotOrder | None, list[Job]]:
+        """Once a turn: (what another process is to make now, what the disk is to do)."""
+        replica = self._replica
+        store = replica.store
+        if store.snapshot is not self._current:
+            self._replaced_file()
+        if store.log_base_index != self._log_base_index:
+            self._log_base_index, self._log_bytes_before = store.log_base_index, store.log_bytes
+            replica.raft.log.compact(store.log_base_index)
+        if self._cutting is not None and self._cutting.filed and not store.compacting:
+            self._cut()
+        if self._kept:
+            self._let_go()
+        self._go_on()
+        if self._order is None and self._is_due():
+            self._decide()
+        return self._hand_out(), self._cut_jobs()
+
+    def _is_due(self) -> bool:
+        replica = self._replica
+        applied = replica.machine.applied_index
+        if (replica.now_ms < self._retry_ms or replica.disk_full
+                or applied <= replica.raft.log.snapshot_index):     # perhaps not on the disk yet
+            return False
+        if any(index > self.index for _, _, index in self._askers):
+            return True
+        held_bytes = self._current.meta.size if self._current is not None else 0
+        grown = replica.store.log_bytes - self._log_bytes_before
+        return grown > max(self._config.log_bytes_min, self._config.log_per_snapshot * held_bytes)
+
+    def _decide(self) -> None:
+        replica = self._replica
+        self._number += 1
+        self._order = SnapshotOrder(
+            f"{MADE_PREFIX}{replica.store.boot}-{self._number}", replica.machine.applied_index,
+            replica.machine.digest, replica.cluster_id)
+        self._ordered = False
+        replica.actions.say("snapshot", "making a snapshot of all up to entry %d; the log has %d "
+                            "bytes", self._order.index, replica.store.log_bytes)
+
+    def _hand_out(self) -> SnapshotOrder | None:
+        # What is applied may not be durable here yet, and it is made from the files.
+        if (self._order is None or self._ordered
+                or self._replica.raft.log.stable_index < self._order.index):
+            return None
+        self._ordered = True
+        return self._order
+
+    def progress(self, text: str) -> None:
+        """The process that makes one tells how far it is."""
+        self._replica.actions.say("snapshot progress", "%s", text)
+
+    def made(self, order: SnapshotOrder) -> None:
+        """The file is there."""
+        assert order is self._order
+        made = SnapshotFile.open(self._replica.store.disk, order.name)
+        self._made = made.meta
+        made.close()
+        self._replica.actions.say("snapshot", "a snapshot up to entry %d is made: %d bytes",
+                                  self._made.index, self._made.size)
+
+    def failed(self, order: SnapshotOrder, reason: str) -> None:
+        """It could not be made; the log stays as it is."""
+        assert order is self._order
+        self._order = None
+        self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        replica = self._replica
+        self._retry_ms = replica.now_ms + self._config.retry_ms
+        replica.actions.say("snapshot", "no snapshot was made: %s; the log stays as it is", reason,
+                            level=ERROR)
+        askers, self._askers = self._askers, []
+        for client, request_id, _ in askers:
+            replica.refuse(client, request_id, ErrorCode.NO_SNAPSHOT, reason)
+
+    # --- cutting the log
+
+    def _cut_jobs(self) -> list[Job]:
+        replica = self._replica
+        if self._made is None or self._cutting is not None:
+            return []
+        meta, store, log = self._made, replica.store, replica.raft.log
+        if meta.index <= log.snapshot_index:
+            self._void()        # an installed one is newer
+            return []
+        base_index = self._base(meta.index)
+        installing = replica.raft.installing_to()
+        if installing and store.log_bytes < self._config.held_log_bytes_max:
+            if not self._askers:
+                return []
+            base_index = log.base_index     # they get it now, and the log stays
+        self._cutting = Job(replica.job_number, None, [],
+                            compact=Compaction(self._order.name, meta, base_index))
+        return [self._cutting]
+
+    def _base(self, index: int) -> int:
+        """Behind which entry the log is to begin: a tail stays, and more of it for followers that
+        are heard and need it."""
+        replica, config = self._replica, self._config
+        base_index = replica.store.index_before(index, config.tail_bytes)
+        needed = min([progress.match_index for progress in replica.raft.progress.values()
+                      if progress.was_heard], default=index)
+        if needed < base_index:
+            base_index = max(needed, replica.store.index_before(index, config.log_bytes_min))
+        return max(base_index, replica.raft.log.base_index)
+
+    def _cut(self) -> None:
+        """The disk is through with it, or gave up."""
+        replica = self._replica
+        store = replica.store
+        failure, order = store.compaction_failed, self._order
+        self._cutting = self._order = self._made = None
+        self._log_bytes_before = store.log_bytes
+        if failure:
+            self._fail(failure)
+        elif order is not None:
+            replica.actions.say("snapshot", "the log begins after entry %d now: %d bytes",
+                                store.log_base_index, store.log_bytes)
+
+    def _void(self) -> None:
+        self._replica.store.disk.remove(self._order.name)
+        self._order = self._made = None
+
+    def _replaced_file(self) -> None:
+        """Another snapshot has taken the place of the one before."""
+        replica = self._replica
+        old, self._current = self._current, replica.store.snapshot
+        if old is not None:
+            self._kept[old] = replica.now_ms + self._config.kept_ms
+        meta = self._current.meta
+        replica.raft.snapshot_made(meta)
+        waiting, self._askers = self._askers, []
+        for client, request_id, index in waiting:
+            if index <= meta.index:
+                self._answer(client, request_id)
+            else:
+                self._askers.append((client, request_id, index))
+
+    def _let_go(self) -> None:
+        for file in [f for f, until in self._kept.items() if self._replica.now_ms >= until]:
+            del self._kept[file]
+            file.close()
+
+    # --- giving one to followers and clients
+
+    def fill(self, message: Snapshot) -> bool:
+        """Put the bytes into a chunk for a follower; False where that snapshot is held no more."""
+        for file in self._files():
+            if file.meta.identity == message.identity:
+                message.data = self._read(file, message.offset, message.count)
+                return True
+        return False
+
+    def _files(self) -> list[SnapshotFile]:
+        return [*([self._current] if self._current is not None else []), *self._kept]
+
+    def _read(self, file: SnapshotFile, offset: int, count: int) -> bytes:
+        if file in self._kept:
+            self._kept[file] = self._replica.now_ms + self._config.kept_ms
+        return file.read(offset, count)
+
+    def take(self, client, request_id: int) -> None:
+        """A client wants one that has everything applied so far."""
+        replica = self._replica
+        applied = replica.machine.applied_index
+        if self._current is not None and self.index >= applied:
+            self._answer(client, request_id)
+        elif len(self._askers) >= _ASKERS_MAX:
+            replica.refuse(client, request_id, ErrorCode.BUSY, "too many wait for a snapshot")
+        else:
+            self._retry_ms = 0
+            self._askers.append((client, request_id, applied))
+
+    def _answer(self, client, request_id: int) -> None:
+        meta = self._current.meta
+        self._replica.gateway.answers.append((client, request_id, Kind.SNAPSHOT_TAKEN, (
+            encode_snapshot_taken(Taken(meta.index, meta.term, meta.size, meta.checksum,
+                                        meta.digest)))))
+
+    def read(self, client, request_id: int, index: int, offset: int, count: int) -> None:
+        """A client reads a part of one."""
+        replica = self._replica
+        file = next((f for f in self._files() if f.meta.index == index), None)
+        if file is None:
+            replica.refuse(client, request_id, ErrorCode.NO_SNAPSHOT,
+                           f"no snapshot up to entry {index} is held here: take a new one")
+        elif offset > file.meta.size:
+            replica.refuse(client, request_id, ErrorCode.BAD_REQUEST,
+                           f"the snapshot has {file.meta.size} bytes")
+        else:
+            data = self._read(file, offset, min(count, PART_BYTES_MAX, file.meta.size - offset))
+            replica.gateway.answers.append((client, request_id, Kind.SNAPSHOT_PART, (
+                encode_snapshot_part(Part(index, file.meta.size, offset, data)))))
+
+    # --- receiving one
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether slices wait to be worked on: the next turn should follow at once."""
+        return self._building is not None or self._replaced is not None
+
+    def received(self, identity: SnapshotId) -> None:
+        """All bytes of it are here: build it, slice by slice."""
+        self._building = self._build(identity)
+
+    def _go_on(self) -> None:
+        if self._replaced is not None and next(self._replaced, True):
+            self._replaced = None
+        if self._building is None:
+            return
+        left = self._config.slice_bytes
+        for size in self._building:
+            left -= size
+            if left <= 0:
+                return
+        self._building = None
+
+    def _build(self, identity: SnapshotId) -> Iterator[int]:
+        """Gives the bytes of each piece that was done."""
+        replica = self._replica
+        loader = StateLoader(replica.config.machine, replica.config.wire)
+        file = None
+        try:
+            file = SnapshotFile.open(replica.store.disk, RECEIVED_NAME)
+            meta = file.meta
+            if meta.identity != identity or file.cluster_id != replica.cluster_id:
+                raise MalformedError("it is another one than the leader announced")
+            for piece in file.pieces():
+                if not replica.raft.wants_snapshot(identity):
+                    return
+                loader.feed(piece)
+                yield len(piece)
+            machine = loader.finish()
+            check_machine(machine, file)
+        except (CorruptFileError, MalformedError) as error:
+            replica.actions.say("install", "the snapshot that came is refused: %s", error,
+                                level=WARNING)
+            replica.raft.snapshot_refused(identity)
+            return
+        finally:
+            if file is not None:
+                file.close()
+        self._built = meta, machine
+        if not replica.raft.snapshot_received(meta):
+            self._built = None
+
+    def installed(self, meta: SnapshotMeta) -> Machine:
+        """The core begins at it: the machine that was built, in the place of the one before."""
+        assert self._built is not None and self._built[0] == meta
+        machine, self._built = self._built[1], None
+        self._replaced = dismantle(self._replica.machine, self._config.slice_messages)
+        return machine

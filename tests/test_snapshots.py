@@ -1,0 +1,181 @@
+"""Snapshots at replicas: making and cutting, installing, what clients are given."""
+
+import unittest
+
+from raftnet.config import Config, RaftConfig, SnapshotConfig
+from raftnet.errors import ErrorCode
+from raftnet.wire import commands, requests, snapshots
+from raftnet.wire.frames import Kind
+from tests.replicas import Nodes, ReplicaCase
+
+ADDRESSES = ("127.0.0.1:5001", "127.0.0.1:5002", "127.0.0.1:5003")
+
+
+def small(**limits) -> Config:
+    """Limits that a few entries reach."""
+    settings = {"log_bytes_min": 3_000, "tail_bytes": 500, "slice_bytes": 300}
+    return Config(raft=RaftConfig(snapshot_chunk_bytes=400, snapshot_window_bytes=900),
+                  snapshot=SnapshotConfig(**(settings | limits)))
+
+
+class SnapshotCase(ReplicaCase):
+    """Three founders with small limits."""
+
+    def begin(self, config: Config | None = None, addresses=ADDRESSES) -> Nodes:
+        """Founded and serving."""
+        nodes = Nodes(config=config or small())
+        nodes.founders(*addresses)
+        nodes.run_until(lambda: nodes.serving() is not None and nodes.settled())
+        return nodes
+
+    def pass_messages(self, nodes: Nodes, count: int, text: bytes = b"m" * 50) -> None:
+        """Enqueued at the leader, one request after the other."""
+        for _ in range(count):
+            self.assert_enqueued(nodes.enqueue(nodes.serving(), text))
+
+    def read_snapshot(self, nodes: Nodes, node) -> tuple[snapshots.Taken, bytes]:
+        """One that a client asks that node for, and all its bytes."""
+        kind, body = nodes.answer_to(node, Kind.TAKE_SNAPSHOT,
+                                     snapshots.encode_take_snapshot(True))
+        self.assertEqual(kind, Kind.SNAPSHOT_TAKEN, body)
+        taken = snapshots.decode_snapshot_taken(body)
+        data = b""
+        while len(data) < taken.size:
+            kind, body = nodes.answer_to(node, Kind.READ_SNAPSHOT, snapshots.encode_read_snapshot(
+                taken.index, len(data), 700))
+            part = snapshots.decode_snapshot_part(body)
+            self.assertEqual((part.index, part.size, part.offset),
+                             (taken.index, taken.size, len(data)))
+            data += part.data
+        return taken, data
+
+
+class TestMaking(SnapshotCase):
+    """When one is made, and what it leaves of the log."""
+
+    def test_the_log_is_cut_again_and_again(self):
+        nodes = self.begin()
+        largest = 0
+        for _ in range(40):
+            self.pass_messages(nodes, 5)
+            leader = nodes.serving()
+            nodes.answer_to(leader, Kind.REQUEST, requests.encode_request(
+                requests.NO_SESSION, 1, 0, [commands.encode_dequeue(b"q", 5)]))
+            largest = max(largest, *(n.replica.store.log_bytes for n in nodes.alive()))
+        nodes.run_until(nodes.settled)
+        for node in nodes.alive():
+            self.assertGreater(node.replica.raft.log.base_index, 10)
+            self.assertGreater(node.replica.snapshots.index, node.replica.raft.log.base_index)
+        self.assertLess(largest, 8_000)
+
+    def test_a_restart_begins_at_the_snapshot(self):
+        nodes = self.begin()
+        self.pass_messages(nodes, 60)
+        nodes.run_until(nodes.settled)
+        digest = nodes.serving().replica.machine.digest
+        for address in ADDRESSES:
+            nodes.kill(address)
+        for address in ADDRESSES:
+            nodes.revive(address)
+            replica = nodes.nodes[address].replica
+            self.assertEqual(replica.machine.applied_index, replica.snapshots.index)
+            self.assertGreater(replica.snapshots.index, 0)
+        before = nodes.nodes[ADDRESSES[0]].replica.raft.log.last_index
+        nodes.run_until(lambda: nodes.serving() is not None and nodes.settled())
+        self.pass_messages(nodes, 1)
+        self.assertGreater(nodes.serving().replica.machine.applied_index, before)
+        self.assertNotEqual(nodes.serving().replica.machine.digest, digest)
+
+    def test_an_idle_cluster_writes_nothing(self):
+        nodes = self.begin()
+        self.pass_messages(nodes, 60)
+        nodes.run_until(nodes.settled)
+        before = [node.disk.operations for node in nodes.alive()]
+        for _ in range(500):
+            nodes.step()
+        self.assertEqual(before, [node.disk.operations for node in nodes.alive()])
+
+
+class TestInstalling(SnapshotCase):
+    """A follower that is behind the log."""
+
+    def test_one_that_was_away_returns_by_snapshot(self):
+        nodes = self.begin()
+        away = next(a for a in ADDRESSES if nodes.nodes[a] is not nodes.serving())
+        nodes.kill(away)
+        self.pass_messages(nodes, 100)
+        nodes.revive(away)
+        nodes.run_until(nodes.settled)
+        replica = nodes.nodes[away].replica
+        self.assertTrue(any("snapshot up to entry" in line
+                            for line in nodes.nodes[away].lines.lines))
+        self.pass_messages(nodes, 3)
+        nodes.run_until(nodes.settled)
+        self.assertEqual(replica.machine.digest, nodes.serving().replica.machine.digest)
+
+    def test_one_that_is_merely_slow_gets_the_log(self):
+        nodes = self.begin(small(tail_bytes=2_500))
+        away = next(a for a in ADDRESSES if nodes.nodes[a] is not nodes.serving())
+        nodes.kill(away)
+        self.pass_messages(nodes, 10)
+        nodes.revive(away)
+        nodes.run_until(nodes.settled)
+        self.assertFalse(any("snapshot up to entry" in line
+                             for line in nodes.nodes[away].lines.lines))
+
+    def test_a_damaged_transfer_is_refused_and_begun_anew(self):
+        nodes = self.begin()
+        away = next(a for a in ADDRESSES if nodes.nodes[a] is not nodes.serving())
+        nodes.kill(away)
+        self.pass_messages(nodes, 100)
+        nodes.revive(away)
+        node = nodes.nodes[away]
+        damaged = []
+
+        def spoil():
+            if not damaged and node.disk.exists("snapshot.received"):
+                handle = node.disk.open("snapshot.received")
+                if node.disk.size(handle) > 500:
+                    byte = node.disk.read_at(handle, 300, 1)
+                    node.disk.write_at(handle, 300, bytes([byte[0] ^ 1]))
+                    damaged.append(True)
+                node.disk.close(handle)
+            return damaged and nodes.settled()
+        nodes.run_until(spoil)
+        self.assertTrue(any("is refused" in line for line in node.lines.lines), node.lines.lines)
+
+
+class TestGiving(SnapshotCase):
+    """What a client is given."""
+
+    def test_a_client_gets_a_snapshot_with_everything(self):
+        nodes = self.begin(small(log_bytes_min=1_000_000))
+        self.pass_messages(nodes, 30)
+        leader = nodes.serving()
+        taken, data = self.read_snapshot(nodes, leader)
+        self.assertEqual(taken.index, leader.replica.machine.applied_index)
+        self.assertEqual(taken.digest, leader.replica.machine.digest)
+        self.assertEqual(data, leader.disk.get("snapshot"))
+        again, _ = self.read_snapshot(nodes, leader)
+        self.assertEqual(again, taken)
+
+    def test_only_the_leader_or_whoever_is_asked_itself(self):
+        nodes = self.begin()
+        self.pass_messages(nodes, 3)
+        nodes.run_until(nodes.settled)
+        follower = next(n for n in nodes.alive() if n is not nodes.serving())
+        answer = nodes.answer_to(follower, Kind.TAKE_SNAPSHOT,
+                                 snapshots.encode_take_snapshot(False))
+        self.assertEqual(self.assert_error(answer, ErrorCode.NOT_LEADER),
+                         nodes.serving().begin.address)
+        self.read_snapshot(nodes, follower)
+
+    def test_one_that_is_not_held(self):
+        nodes = self.begin()
+        answer = nodes.answer_to(nodes.serving(), Kind.READ_SNAPSHOT,
+                                 snapshots.encode_read_snapshot(77, 0, 100))
+        self.assert_error(answer, ErrorCode.NO_SNAPSHOT)
+
+
+if __name__ == "__main__":
+    unittest.main()
