@@ -25,7 +25,8 @@ class RaftConfig:
     in_flight_appends_max: int = 64         # a follower, not yet acknowledged
     in_flight_bytes_max: int = 16 * MIB     # a follower, not yet acknowledged
     uncommitted_bytes_max: int = 64 * MIB   # then propose raises BusyError
-    apply_bytes_max: int = 4 * MIB          # committed entries handed out by one Ready
+    apply_bytes_max: int = 2 * MIB          # committed entries handed out by one Ready, a KiB more
+                                            # counted for each
     log_memory_bytes_max: int = 64 * MIB    # applied entries kept in memory for followers
     snapshot_chunk_bytes: int = 256 * KIB   # of one SNAPSHOT message
     snapshot_window_bytes: int = 4 * MIB    # of them on their way to a follower, unanswered

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from raftnet.config import Config
 from raftnet.errors import CorruptFileError, MalformedError, StorageError
-from raftnet.machine.machine import Machine
+from raftnet.machine.machine import Applied, Machine
 from raftnet.machine.state import StateLoader, encode_state
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.raft.membership import NO_MEMBERSHIP, Membership, decode_membership
@@ -25,6 +25,7 @@ from raftnet.storage.snapshot import SNAPSHOT_NAME, SnapshotFile, write_snapshot
 
 _READ_BYTES = 4 * 1024 * 1024       # of the log at a time
 Report = Callable[[str], None]
+Watch = Callable[["Rebuilt", Entry | None, Applied | None], None]
 
 
 @dataclass(slots=True)
@@ -36,6 +37,9 @@ class Rebuilt:
     term: int
     membership_index: int
     membership: Membership
+    log_last_index: int = 0     # the last entry of the log beside it
+    log_rest_bytes: int = 0     # behind that: no whole record, torn or just being written
+    snapshot_index: int = 0     # where the snapshot beside it ends, which is committed; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,15 @@ class SnapshotOrder:
 
 
 def load_machine(snapshot: SnapshotFile, config: Config) -> Machine:
-    """The machine in a snapshot. Raises CorruptFileError where it cannot be."""
+    """The machine in a snapshot. Raises CorruptFileError where bytes are damaged, StorageError
+    where a program of another version wrote them."""
     loader = StateLoader(config.machine, config.wire)
     try:
         for piece in snapshot.pieces():
             loader.feed(piece)
         machine = loader.finish()
     except MalformedError as error:
-        raise CorruptFileError(snapshot.path, 0, str(error)) from error
+        raise StorageError(f"{snapshot.path}: {error}") from error     # its checksums match
     check_machine(machine, snapshot)
     return machine
 
@@ -71,24 +76,25 @@ def check_machine(machine: Machine, snapshot: SnapshotFile) -> None:
 
 
 def rebuild(disk, config: Config, index: int | None = None, report: Report = lambda text: None,
-            watch: Callable[[Entry, object], None] | None = None) -> Rebuilt:
+            watch: Watch | None = None, whole: bool = False) -> Rebuilt:
     """The state of a data directory after the entry at `index` (None: the last in the log).
 
-    `watch(entry, applied)` sees each entry that is applied and what came of it. Raises
-    CorruptFileError, and StorageError where the files do not hold that index.
+    It begins with the snapshot; with the log's first entry instead, where that is entry 1 and
+    `index` lies below the snapshot or `whole` is wanted. `watch(rebuilt, entry, applied)` sees the
+    state that it begins with (None, None), then each entry that is applied and what came of it.
+    Raises CorruptFileError, and StorageError where the files do not hold that index.
     """
-    rebuilt = _begin(disk, config)
     log = _open_log(disk, report)
     try:
+        rebuilt = _begin(disk, config, log, index, whole)
         last = log.last_index if index is None else index
-        if rebuilt is None and log.base_index:
-            raise StorageError(f"{disk.path(SNAPSHOT_NAME)}: missing, although the log begins "
-                               f"after entry {log.base_index}")
-        if rebuilt is None:
-            rebuilt = Rebuilt(Machine(config.machine, config.wire), 0, 0, 0, NO_MEMBERSHIP)
         if not rebuilt.index <= last <= max(rebuilt.index, log.last_index):
-            raise StorageError(f"{disk.directory}: entry {last} is not held: the files tell the "
-                               f"state at entries {rebuilt.index} to {log.last_index}")
+            first = rebuilt.index if log.base_index else 1
+            held = "the log is empty" if not log.last_index else (
+                f"the files tell the state at entries {first} to {log.last_index}")
+            raise StorageError(f"{disk.directory}: entry {last} is not held: {held}")
+        if watch is not None:
+            watch(rebuilt, None, None)
         for entry in _entries(log, rebuilt.index + 1, last):
             applied = rebuilt.machine.apply(entry)
             rebuilt.index, rebuilt.term = entry.index, entry.term
@@ -96,7 +102,7 @@ def rebuild(disk, config: Config, index: int | None = None, report: Report = lam
                 rebuilt.membership_index = entry.index
                 rebuilt.membership = decode_membership(entry.payload)
             if watch is not None:
-                watch(entry, applied)
+                watch(rebuilt, entry, applied)
     finally:
         log.close()
     return rebuilt
@@ -121,14 +127,31 @@ def make_snapshot(disk, config: Config, order: SnapshotOrder,
         made.close()
 
 
-def _begin(disk, config: Config) -> Rebuilt | None:
+def _begin(disk, config: Config, log: LogFile, index: int | None, whole: bool) -> Rebuilt:
+    """The state that entries are to be applied to, and what is known of the files."""
+    known = log.last_index, disk.size(log.handle) - log.size
+    nothing = Rebuilt(Machine(config.machine, config.wire), 0, 0, 0, NO_MEMBERSHIP, *known)
     if not disk.exists(SNAPSHOT_NAME):
-        return None
+        if log.base_index:
+            raise StorageError(f"{disk.path(SNAPSHOT_NAME)}: missing, although the log begins "
+                               f"after entry {log.base_index}")
+        return nothing
     snapshot = SnapshotFile.open(disk, SNAPSHOT_NAME)
     try:
         meta = snapshot.meta
+        # Between the two renames of an install the old log stands beside the new snapshot.
+        fits = log.term_at(meta.index) == meta.term
+        if not fits and index != meta.index:
+            raise StorageError(
+                f"{log.path}: entry {meta.index} of term {meta.term}, with which the snapshot "
+                "ends, is not in it: installing is under way or was interrupted (the node's next "
+                f"start ends it), or one of the two was exchanged; only entry {meta.index} is told")
+        below = index is not None and index < meta.index
+        if fits and not log.base_index and (whole or below):
+            nothing.snapshot_index = meta.index
+            return nothing
         return Rebuilt(load_machine(snapshot, config), meta.index, meta.term,
-                       meta.membership_index, meta.membership)
+                       meta.membership_index, meta.membership, *known, meta.index)
     finally:
         snapshot.close()
 

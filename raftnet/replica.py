@@ -30,7 +30,7 @@ from raftnet.net.messages import decode_message
 from raftnet.raft.core import Raft
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.raft.log import RaftLog
-from raftnet.raft.membership import QuorumRule, decode_membership
+from raftnet.raft.membership import Membership, QuorumRule, decode_membership
 from raftnet.raft.types import (
     Append, Message, Outgoing, Ready, Role, Snapshot, SnapshotMeta, promises_hard_state_only)
 from raftnet.reads import Reads
@@ -41,6 +41,8 @@ from raftnet.storage.store import Job, Store
 from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 from raftnet.wire.requests import Hello
+
+_KIND_NAMES = {int(kind): kind.name.lower() for kind in EntryKind}
 
 
 class Phase(Enum):
@@ -93,6 +95,7 @@ class Replica:
         self.now_ms = 0
         self.disk_full = False
         self.raft: Raft | None = None
+        self._from_file: tuple[int, int] | None = None  # (first, last) that are to be applied next
         self.greetings = Greetings(self)
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
         self._outgoing: list[Outgoing] = []
@@ -130,7 +133,7 @@ class Replica:
         self.time = ReplicatedTime(log, self.machine.time_ms)
         self.time.follow(self.now_ms, self.machine.time_ms)
         self.peers_changed = True
-        self._check_state_version()
+        self.check_state_version(self.raft.membership)
         self._tell_state()
 
     # --- who this node is
@@ -306,7 +309,7 @@ class Replica:
             return self.now_ms
         if self.raft is None:
             return self.greetings.next_deadline_ms() or self.now_ms + JOIN_RETRY_MS
-        if self.raft.log.applied_index < self.raft.log.commit_index or self.snapshots.is_busy:
+        if self.machine.applied_index < self.raft.log.commit_index or self.snapshots.is_busy:
             return self.now_ms      # a turn applies, and builds, so much and no more
         # The core's clock began when it did.
         deadline = self.raft.next_deadline_ms() - self.raft.now_ms + self.now_ms
@@ -334,7 +337,7 @@ class Replica:
         self._founded = False
         self._outgoing.clear()
         self.greetings.known.forget()
-        self.machine = Machine(self.config.machine, self.config.wire)
+        self.machine, self._from_file = Machine(self.config.machine, self.config.wire), None
         self.gateway.begin_anew(self.machine)
         self.snapshots = Snapshots(self)
         self.peers_changed = True
@@ -381,7 +384,8 @@ class Replica:
             self.leadership.raise_state_version()
             self.time.follow(self.now_ms, self.machine.time_ms)
             self.leadership.propose()
-            apply = True        # once a turn, so that it stays short
+            # Once a turn, so that it stays short.
+            apply = self._from_file is None or self._apply_from_file()
             while (ready := self.raft.ready(apply)) is not None:
                 self._take(ready, turn)
                 self._tell_state()
@@ -411,7 +415,8 @@ class Replica:
                 if any(entry.kind == EntryKind.MEMBERSHIP for entry in ready.entries):
                     self._membership_appended()
         if ready.committed_from_file is not None:
-            self._apply_from_file(*ready.committed_from_file)
+            self._from_file = ready.committed_from_file
+            self._apply_from_file()
         for entry in ready.committed:
             self._apply(entry)
         if ready.received is not None:
@@ -420,27 +425,37 @@ class Replica:
             self.reads.confirmed(token, index)
 
     def _apply(self, entry: Entry) -> None:
+        replies = self._execute(entry)
+        self.actions.say("apply", "commit and apply entry %d (%s, %d bytes), %d replies",
+                         entry.index, _KIND_NAMES[entry.kind], len(entry.data), replies)
+
+    def _execute(self, entry: Entry) -> int:
+        """Apply it and answer who waits for it; how many replies that gave."""
         applied = self.machine.apply(entry)
         replies = self.gateway.applied(entry.index, entry.term, applied)
         if entry.kind == EntryKind.MEMBERSHIP:
             self._founded = self._founded or decode_membership(entry.payload).founded
             self.admission.membership_committed(entry.index)
             self.peers_changed = True
-        self.actions.say("apply", "commit and apply entry %d (%s, %d bytes), %d replies",
-                         entry.index, EntryKind(entry.kind).name.lower(), len(entry.data), replies)
+        return replies
 
-    def _apply_from_file(self, first: int, last: int) -> None:
-        """Old entries, after a start: they are not all kept in memory."""
-        while first <= last:
-            entries = self.store.read_entries(first, self.config.raft.append_bytes_max, last)
-            assert entries, "what is durable and above the base is in the file"
-            for entry in entries:
-                self._apply(entry)
-            first = entries[-1].index + 1
+    def _apply_from_file(self) -> bool:
+        """Old entries, after a start: they are not all kept in memory. Whether these are done."""
+        first, last = self._from_file
+        entries = self.store.read_entries(first, self.config.raft.append_bytes_max, last)
+        assert entries, "what is durable and above the base is in the file"
+        # Of a million of them a line each, though only counted, would cost more than half as much
+        # as applying them.
+        self.actions.say("apply", "apply entries %d to %d out of the log file", first,
+                         entries[-1].index)
+        for entry in entries:
+            self._execute(entry)
+        self._from_file = (entries[-1].index + 1, last) if entries[-1].index < last else None
+        return self._from_file is None
 
     def _installed(self, meta: SnapshotMeta) -> None:
         """The log begins at a snapshot that came from the leader: so does the state."""
-        self.machine = self.snapshots.installed(meta)
+        self.machine, self._from_file = self.snapshots.installed(meta), None
         self.gateway.begin_anew(self.machine)
         self._founded = self._founded or meta.membership.founded
         self.actions.say("install", "the state is that of the snapshot up to entry %d now",
@@ -448,8 +463,9 @@ class Replica:
         self._membership_appended()
         self.admission.membership_committed(meta.membership_index)
 
-    def _check_state_version(self) -> None:
-        version = self.raft.membership.state_version
+    def check_state_version(self, membership: Membership) -> None:
+        """This process must end where it does not know the replicated state's version."""
+        version = membership.state_version
         if version > self.state_version_max:
             self.stop_reason = (f"the cluster's state has version {version}, and this program "
                                 f"knows {self.state_version_max}: start a newer raftnet on this "
@@ -457,7 +473,7 @@ class Replica:
 
     def _membership_appended(self) -> None:
         self.peers_changed = True
-        self._check_state_version()
+        self.check_state_version(self.raft.membership)
         membership = self.raft.membership
         words = [f"{m.address}{'' if m.voter else ' (learner)'}" for m in membership.members]
         self.actions.say("membership", "members at index %d: %s; quorum %d%s",

@@ -28,6 +28,7 @@ from raftnet.wire.snapshots import (
     PART_BYTES_MAX, Part, Taken, encode_snapshot_part, encode_snapshot_taken)
 
 _ASKERS_MAX = 100
+_BEHIND_ENTRIES_MAX = 1_000     # of what is committed: as many as a turn applies out of the file
 
 
 class Snapshots:
@@ -89,6 +90,8 @@ class Snapshots:
             return False
         if any(index > self.index for _, _, index in self._askers):
             return True
+        if replica.raft.log.commit_index - applied > _BEHIND_ENTRIES_MAX:
+            return False    # as after a start: one of so little would be made for nothing
         held_bytes = self._current.meta.size if self._current is not None else 0
         grown = replica.store.log_bytes - self._log_bytes_before
         return grown > max(self._config.log_bytes_min, self._config.log_per_snapshot * held_bytes)
@@ -291,6 +294,9 @@ class Snapshots:
             meta = file.meta
             if meta.identity != identity or file.cluster_id != replica.cluster_id:
                 raise MalformedError("it is another one than the leader announced")
+            replica.check_state_version(meta.membership)
+            if replica.stop_reason:
+                return
             for piece in file.pieces():
                 if not replica.raft.wants_snapshot(identity):
                     return

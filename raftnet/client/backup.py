@@ -13,6 +13,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from zlib import crc32
 
 from raftnet.client.connection import clock
 from raftnet.client.link import Link, Read, ask_node
@@ -48,7 +49,7 @@ class HeldSnapshot(NamedTuple):
     index: int              # of the last entry that is in it
     term: int
     size: int               # bytes of the file
-    checksum: int           # CRC-32 of the file
+    checksum: int           # CRC-32 of the file up to its last 4 bytes, which are the same
     digest: int             # of the state, as STATUS shows it at that index
 
     @property
@@ -230,11 +231,12 @@ class Backups:
                 raise NoAnswerError(f"no backup was made: {error}", True) from error
             finally:
                 link.close()
-            if file.checksum != held.checksum:
+            # the file ends with its own checksum, which does not cover itself
+            if file.checksum != crc32(held.checksum.to_bytes(4, "big"), held.checksum):
                 raise StorageError(
-                    f"the bytes that {held.address} gave have the checksum {file.checksum:08x}, "
-                    f"announced were {held.checksum:08x}: its snapshot is damaged; ask another "
-                    "node with --local")
+                    f"the bytes that {held.address} gave do not have the checksum that it announced"
+                    f" ({held.checksum:08x}): its snapshot is damaged; ask another node with "
+                    "--local")
             file.finish()
             return held
 
@@ -252,11 +254,17 @@ class Backups:
     def _take(self, link: Link, local: bool, watch: _Watch) -> HeldSnapshot:
         began = clock()
         take = _Take(local, self._request_id())
+        working = ""                # who lives and has had the request for a while
         while take.unanswered:
             link.turn(take, watch.deadline)
             since = take.sent_at
-            if since is not None and link.alive_at - since > max(
+            if since is None:
+                if working and take.unanswered:
+                    watch.say(f"{working} does not finish it: beginning anew")
+                working = ""
+            elif link.alive_at - since > max(
                     watch.working_s, 2 * link.patience.round_trip_s(link.address)):
+                working = link.address
                 watch.moved = max(watch.moved, link.alive_at)
             if link.connection is not None:
                 watch.tell(f"{link.address} makes a snapshot, for {clock() - began:.0f} s now")

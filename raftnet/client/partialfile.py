@@ -35,6 +35,8 @@ class PartialFile:
         self._check_place()
         try:
             self._handle = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.path}: its directory does not exist") from error
         except OSError as error:
             raise _storage_error(self._partial, error) from error
         try:
@@ -59,7 +61,9 @@ class PartialFile:
         os.close(handle)
 
     def _check_place(self) -> None:
-        """Raises StorageError where `path` is taken."""
+        """Raises StorageError where `path` is taken, or can be none."""
+        if not self.path or "\0" in self.path:
+            raise StorageError(f"{self.path!r} is no name of a file")
         try:
             found = os.lstat(self.path)
         except FileNotFoundError:
@@ -130,4 +134,6 @@ def _sync_directory(path: str) -> None:
 
 def _storage_error(path: str, error: OSError) -> StorageError:
     text = f"{path}: {os.strerror(error.errno) if error.errno else error}"
-    return DiskFullError(text) if error.errno in _FULL else StorageError(text)
+    if error.errno in _FULL:
+        return DiskFullError(f"{text}; nothing is left of it: free space, or name a file elsewhere")
+    return StorageError(text)

@@ -189,7 +189,9 @@ class Machine:
 
     def _apply_single(self, data: bytes, offset: int, end: int) -> bytes | None:
         """The reply to a request from `offset` to `end` that is one command of a session in step:
-        an ENQUEUE of one message that nobody waits for, or a DEQUEUE as the one before it. None, and nothing was done, where it is anything else: `_apply_request` does the same and more."""
+        an ENQUEUE of one message that nobody waits for, or a DEQUEUE as the one before it. None,
+        and nothing was done, where it is anything else: `_apply_request` does the same and more.
+        """
         if end - offset < _SINGLE.size:
             return None
         (session_id, first, acknowledged, count, length, operation,

@@ -100,8 +100,8 @@ class Sessions:
 
     def step(self, session_id: bytes, session: Session, acknowledged: int, reply: bytes,
              now_ms: int) -> None:
-        """`use`, `acknowledge` and `keep` of the session's next single command, in one; of a session
-        that does not wait."""
+        """`use`, `acknowledge` and `keep` of the session's next single command, in one. Invariant:
+        it does not wait."""
         last = session.last
         session.last = first = last + 1
         session.used_ms = now_ms

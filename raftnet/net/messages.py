@@ -1,9 +1,9 @@
 """The Raft messages as bytes (protocol.md, Peer messages); no sockets here.
 
-Rules: one layout a kind; a decoder raises MalformedError on anything that is not exactly it, and on
+Rules: one layout a kind; a decoder raises MalformedError on anything that is not exactly it, on
 entries that do not follow each other, are a membership that cannot be read or a batch without a
-stamp, or a chunk outside of its snapshot, so that the core need not distrust what it is given. Who sent a message is known from its
-connection.
+stamp, and on a chunk outside of its file, so that the core need not distrust what it is given. Who
+sent a message is known from its connection.
 """
 
 import struct

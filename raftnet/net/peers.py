@@ -6,10 +6,10 @@ growing waits; a refused redial after an end says that the process there is dead
 and its greeting may take follows from how long they took. Messages sent while a connection is being
 made wait in a small bounded list; all others are dropped: the core sends again.
 
-Appends may be large, and every other message overtakes those that have not begun to leave. Raft
-bears it: messages may come in any order, and the commit index of a heartbeat that overtakes is
-bounded by what the follower has acknowledged (raft/leader.py). One exception: nothing overtakes a
-greeting, which says how to take what follows it, nor does a greeting overtake.
+Appends and chunks of snapshots may be large, and every other message overtakes those that have not
+begun to leave. Raft bears it: messages may come in any order, and the commit index of a heartbeat
+that overtakes is bounded by what the follower has acknowledged (raft/leader.py). One exception:
+nothing overtakes a greeting, which says how to take what follows it, nor does a greeting overtake.
 """
 
 import socket
@@ -33,11 +33,14 @@ _BRIEF_MS = 5_000                   # longer than any back-off
 _REGREET_MS = 100                   # a node that has no cluster yet is greeted again
 _PATIENCE_DIALS = 4                 # times what the last dial took
 _RATE_MS = 100                      # a path's rate is measured while output waits for so long
-# An APPEND frame begins with the leader's term and the index before its entries (protocol.md): as
-# bytes they sort like the numbers, so that one comparison tells whether a leader starts anew.
-_POSITION = slice(HEADER_BYTES, HEADER_BYTES + 16)
-_TERM_BYTES = 8
+# What is large begins with the leader's term and says where it begins (protocol.md): an APPEND by
+# the index before its entries, a SNAPSHOT by its index and offset. As bytes these sort like the
+# numbers, so that one comparison tells whether a leader starts anew.
+_TERM = slice(HEADER_BYTES, HEADER_BYTES + 8)
+_INDEX = slice(HEADER_BYTES + 8, HEADER_BYTES + 16)
+_OFFSET = slice(HEADER_BYTES + 36, HEADER_BYTES + 44)
 _KIND_AT = 9
+_LARGE = (Kind.APPEND, Kind.SNAPSHOT)
 _ANSWERED = (Kind.APPEND, Kind.HEARTBEAT, Kind.PRE_VOTE)    # whatever the receiver thinks of it
 _UNDER_WAY_BYTES = 4_096    # more of it unacknowledged: the path is busy with something large
 
@@ -62,7 +65,9 @@ class Peer:
         self.backoff_ms = 0             # 0: dial at once
         self.retry_ms = 0               # when to dial
         self.limit_ms = limit_ms        # how long a dial may take, its greeting included
-        self.position = b""             # of the newest append on this connection
+        # Of the newest append or chunk on this connection: the stream that it belongs to, and
+        # where in it.
+        self.position = ((), b"")
         self.asked_ms = 0               # an answer is due to something sent since then; 0: none
         self.measured: tuple[int, int] | None = None    # when output began to wait; sent by then
         self.early: list[tuple[int, int, bytes]] = []   # (node id, kind, frame): it is being made
@@ -225,7 +230,7 @@ class Peers:
             lambda connection, frames: self._frames(peer, connection, frames),
             lambda connection, reason: self._closed(peer, connection, reason))
         peer.unanswered.clear()
-        peer.position = b""
+        peer.position = ((), b"")
         peer.measured = None
         peer.asked_ms = 0
         self._greet(peer)
@@ -382,16 +387,25 @@ def _send(peer: Peer, kind: int, frame: bytes) -> None:
     if kind == Kind.TIMEOUT_NOW:
         connection.send_bytes(frame)        # who hands over has sent all of its log before
         return
-    if kind != Kind.APPEND:
+    if kind not in _LARGE:
         connection.send_urgent(frame)
         return
-    position = frame[_POSITION]
-    if position <= peer.position or position[:_TERM_BYTES] != peer.position[:_TERM_BYTES]:
-        # The leader counts as lost what it sent from here on (or that was of another term). On a
+    position = stream, place = _position(frame)
+    if stream != peer.position[0] or place < peer.position[1] or (
+            place == peer.position[1] and kind == Kind.APPEND):     # a chunk follows its question
+        # The leader counts as lost what it sent from here on (or that was of another stream). On a
         # slow link it may still wait here, and would go twice, behind an ever longer queue.
         leaving = connection.leaving
-        if leaving and leaving[_KIND_AT] == kind and leaving[_POSITION] == position:
+        if leaving and leaving[_KIND_AT] in _LARGE and _position(leaving) == position:
             return      # on its way just now
         connection.forget_waiting()
     peer.position = position
     connection.send_bytes(frame)
+
+
+def _position(frame: bytes) -> tuple[tuple, bytes]:
+    """(stream, place in it) of a frame of a large kind: places ascend while all goes well."""
+    term, index = bytes(frame[_TERM]), bytes(frame[_INDEX])
+    if frame[_KIND_AT] == Kind.SNAPSHOT:
+        return (Kind.SNAPSHOT, term, index), bytes(frame[_OFFSET])
+    return (Kind.APPEND, term), index

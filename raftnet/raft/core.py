@@ -121,7 +121,8 @@ class Raft:
     @property
     def disk_overdue(self) -> bool:
         """Whether the oldest disk job is late by an absolute time: not fit to lead."""
-        return bool(self._jobs) and self.now_ms - self._jobs[0][1] >= self.config.disk_overdue_ms
+        return (bool(self._jobs) and not self.disk_full
+                and self.now_ms - self._jobs[0][1] >= self.config.disk_overdue_ms)
 
     @property
     def disk_idle(self) -> bool:
@@ -303,7 +304,8 @@ class Raft:
         from_file, committed = None, []
         if apply and self.log.applied_index < self.log.commit_index:
             from_file = self.log.hand_to_apply_from_file()
-            committed = self.log.hand_to_apply(self.config.apply_bytes_max)
+            if from_file is None:
+                committed = self.log.hand_to_apply(self.config.apply_bytes_max)
         if not (ready or self.messages or committed or from_file or self.reads_done
                 or self.received):
             return None

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 
 from raftnet.raft import election
 from raftnet.raft.progress import Progress
-from raftnet.raft.types import (
-    AppendReply, Role, Snapshot, SnapshotId, SnapshotMeta, SnapshotReply)
+from raftnet.raft.types import AppendReply, Snapshot, SnapshotId, SnapshotMeta, SnapshotReply
 
 
 # --- leader
@@ -37,8 +36,6 @@ def send_chunks(raft, node_id: int, progress: Progress) -> None:
         return
     while (progress.snapshot_sent < meta.size and progress.snapshot_sent - progress.snapshot_offset
             < config.snapshot_window_bytes):
-        if progress.snapshot_sent == progress.snapshot_offset:
-            progress.acknowledged_ms = raft.now_ms
         message = _chunk(raft, meta.identity, progress.snapshot_sent)
         message.from_file = True
         message.count = min(config.snapshot_chunk_bytes, meta.size - progress.snapshot_sent)
@@ -147,7 +144,7 @@ def _acknowledge(raft, leader_id: int, index: int) -> None:
 
 def is_wanted(raft, incoming: Incoming | None) -> bool:
     """Whether that snapshot is whole, and this node still needs it."""
-    return (incoming is not None and incoming.written and raft.role is not Role.LEADER
+    return (incoming is not None and incoming.written
             and incoming.identity.index > raft.log.commit_index)
 
 
@@ -178,7 +175,7 @@ def refuse(raft, identity: SnapshotId) -> None:
     if incoming is None or not incoming.written or incoming.identity != identity:
         return
     raft.incoming = None
-    if raft.role is not Role.LEADER and raft.leader_id:
+    if raft.leader_id:
         raft.reply(raft.leader_id, SnapshotReply(
             raft.current_term, identity.index, identity.term, identity.checksum, 0, 0, True))
 

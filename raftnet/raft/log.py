@@ -186,10 +186,9 @@ class RaftLog:
             self.commit_index = index
 
     def hand_to_apply(self, bytes_max: int) -> list[Entry]:
-        """The next committed entries, about `bytes_max` bytes at a time; empty where they are in
-        the file only. An entry counts 1 KiB more than its bytes."""
-        if self.applied_index + 1 < self._memory_from:
-            return []
+        """The next committed entries, about `bytes_max` bytes at a time, which must be in memory.
+        An entry counts 1 KiB more than its bytes."""
+        assert self.applied_index + 1 >= self._memory_from
         place = self.applied_index + 1 - self._memory_from
         found = self._entries[place:self.commit_index + 1 - self._memory_from]
         size = 0
@@ -212,8 +211,8 @@ class RaftLog:
 
     def bytes_in_memory(self, first: int, last: int) -> int:
         """The bytes of the entries from `first` to `last`, without those in the file only."""
-        found = self._entries[max(first - self._memory_from, 0):max(last + 1 - self._memory_from, 0)]
-        return sum([len(entry.data) for entry in found])
+        place, stop = first - self._memory_from, last + 1 - self._memory_from
+        return sum([len(entry.data) for entry in self._entries[max(place, 0):max(stop, 0)]])
 
     def compact(self, base_index: int) -> None:
         """The file begins behind `base_index` from now on: forget what is at or below it."""

@@ -36,7 +36,7 @@ class Progress:
 
     @property
     def waits(self) -> bool:
-        """Whether an answer is due: to appends, to chunks, or that a whole snapshot is installed."""
+        """Whether an answer is due: to appends, to chunks, or that a snapshot is installed."""
         return bool(self.in_flight) or self.probe_sent or self.snapshot is not None
 
     def heard_within(self, duration_ms: int, now_ms: int) -> bool:

@@ -228,7 +228,7 @@ class Ready:
     committed: list[Entry]                  # apply in order
     reads: list[ReadState]                  # serve once applied_index >= read.index
     rewound: bool = False                   # the first entry annuls some that were handed out
-    committed_from_file: tuple[int, int] | None = None  # (first, last) to apply before `committed`
+    committed_from_file: tuple[int, int] | None = None  # apply (first, last) from the file instead
     chunk: tuple[int, bytes] | None = None  # write there in the file that is received; 0: a new one
     received: SnapshotId | None = None      # all of it is written: verify, see snapshot_received
     install: SnapshotMeta | None = None     # the received file becomes the snapshot, the log begins

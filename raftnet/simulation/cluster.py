@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from raftnet.config import Config
 from raftnet.raft.membership import Membership
 from raftnet.replica import Start
 from raftnet.simulation import faults
@@ -21,6 +20,7 @@ from raftnet.simulation.disk import SimulatedDisk
 from raftnet.simulation.events import Scheduler
 from raftnet.simulation.faults import Faults
 from raftnet.simulation.invariants import InvariantError, Invariants
+from raftnet.simulation.limits import draw_config
 from raftnet.simulation.network import NetworkProfile, SimulatedNetwork
 from raftnet.simulation.node import SimulatedNode
 from raftnet.simulation.operators import SimulatedOperator
@@ -42,7 +42,9 @@ SLOW_NETWORKS = (
     "delay 100ms 20ms loss 30%",
     "delay 20ms 5ms reorder 30% corrupt 2% duplicate 20% loss 10%")
 _SLOW_PERCENT = 12          # of the seeds
+_STORED_PERCENT = 40        # of them have one or another of the faults around snapshots and files
 _EMPTIED = "an emptied node never votes under its old id"
+_SET_ASIDE = "a damaged identity never votes or acknowledges again"
 
 
 @dataclass(slots=True)
@@ -62,6 +64,8 @@ class SimulatedCluster:
                  echo: Callable[[str], None] | None = None):
         self.seed = seed
         self.scheduler = Scheduler(seed)
+        self.chosen = random.Random(f"snapshots {seed}")    # other draws stay as they are
+        self.config = draw_config(seed)
         self.trace = Trace(echo)
         self.profile = profile or self._draw_profile()
         if network is not None:
@@ -92,8 +96,11 @@ class SimulatedCluster:
         network = NetworkProfile(delay, randint(0, delay), *(
             randint(0, 10) if chance(40) else 0 for _ in range(3)),
             corrupt=randint(0, 3) if chance(30) else 0)
-        names = tuple(name for name in faults.KINDS if chance(60))
+        names = tuple(name for name in faults.KINDS if name not in faults.STORED_KINDS
+                      and chance(60))
         every_ms = randint(300, 4_000)
+        names += tuple(name for name in faults.STORED_KINDS
+                       if self.chosen.randrange(100) < _STORED_PERCENT)
         chosen = random.Random(f"network {self.seed}")  # the other draws stay as they are
         if chosen.randrange(100) < _SLOW_PERCENT:
             network = NetworkProfile.parse(chosen.choice(SLOW_NETWORKS))
@@ -108,7 +115,7 @@ class SimulatedCluster:
 
     def add(self, start: Start) -> SimulatedNode:
         """A node with an empty directory, started soon."""
-        node = SimulatedNode(self, start, Config())
+        node = SimulatedNode(self, start, self.config)
         self.nodes[start.address] = node
         self.scheduler.after(self.scheduler.randint(0, 200), lambda: self._start(node))
         return node
@@ -136,6 +143,7 @@ class SimulatedCluster:
         self.note(node.address, "its directory is emptied")
         node.disk = SimulatedDisk(node.address)
         node.old_copy = node.damaged = False
+        node.times_healed = 0
         node.node_id, node.last_membership = 0, (0, Membership(b"", ()))
         node.start = start or self._draw_start(node)
 
@@ -173,10 +181,18 @@ class SimulatedCluster:
         self.trace.note(self.scheduler.now_ms, place, what, kind, body)
 
     def opened(self, node: SimulatedNode, store: Store) -> None:
-        """A process has read its directory: what it promised must be there. It knows nobody yet,
-        so an old copy that was not noticed is taken away."""
+        """A process has read its directory: what it promised must be there, or it found damage and
+        is another node now. It knows nobody yet, so an old copy that was not noticed is taken
+        away."""
         if not node.old_copy:
-            self.invariants.reopened(node.address, store)
+            healing = store.healing
+            if healing is not None and healing.number != node.times_healed:
+                self.found_damage(node, "its files are set aside")
+                node.times_healed = healing.number
+                self.lose(node.node_id, _SET_ASIDE)
+                if store.node_id == node.node_id:
+                    raise InvariantError(f"{_SET_ASIDE}: {node.address} keeps its node id")
+            self.invariants.reopened(node, store)
         node.damaged = False
         for other in list(self.nodes.values()):
             if other is not node and other.old_copy:
@@ -184,11 +200,16 @@ class SimulatedCluster:
                     other.crash(power_loss=False)
                 self.empty(other)
 
+    def found_damage(self, node: SimulatedNode, what) -> None:
+        """A node says that its files are damaged: right, if they are."""
+        if not node.damaged and not node.old_copy:
+            raise InvariantError(f"a promise's entries survive any crash: {node.address} finds "
+                                 f"damage, and nobody damaged its files: {what}; "
+                                 f"{self.trace.last(2)}")
+
     def refused_to_start(self, node: SimulatedNode) -> None:
-        """A damaged directory was noticed: right, if it was damaged. It is emptied."""
-        if not node.damaged:
-            raise InvariantError(f"a promise's entries survive any crash: {node.address} does not "
-                                 f"start, and nobody damaged its files: {self.trace.last(1)}")
+        """A damaged directory was noticed, and nobody is known who could heal it. It is emptied."""
+        self.found_damage(node, "it does not start")
         self.empty(node)
 
     def stopped_itself(self, node: SimulatedNode) -> None:
@@ -209,6 +230,10 @@ class SimulatedCluster:
     def jobs_durable(self, node: SimulatedNode, jobs: list[Job]) -> None:
         """A node's disk is done with these: their promises leave now."""
         self.invariants.durable(node, jobs)
+
+    def votes_durable(self, node: SimulatedNode, jobs: list[Job]) -> None:
+        """A node's disk is full, but terms and votes of these are on it: their promises leave."""
+        self.invariants.durable(node, [Job(job.number, job.hard_state, []) for job in jobs])
 
     def check(self, node: SimulatedNode) -> None:
         """After every event."""

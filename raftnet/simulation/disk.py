@@ -30,6 +30,7 @@ class SimulatedDisk:
         self.directory = directory
         self.bytes_left: int | None = None
         self.operations = 0                     # counted for `fail_at`
+        self.failures = 0                       # of them, those that failed as told
         self._fails_at = 0                      # number of the operation that fails; 0: none
         self._fails_applied = False
         self._fails_full = False
@@ -57,7 +58,7 @@ class SimulatedDisk:
 
         With `applied` it takes its effect first. A failed sync without it drops what it should
         have made durable, although it can still be read. With `full` it finds no space on the disk,
-        where it is one that may need some: DiskFullError.
+        where it is one that may need some: DiskFullError, without an effect.
         """
         self._fails_at = self.operations + k if k else 0
         self._fails_applied = applied
@@ -99,12 +100,13 @@ class SimulatedDisk:
         self.operations += 1
         if self.operations != self._fails_at:
             return False
-        if self._fails_applied:
+        if self._fails_applied and not (self._fails_full and action in _TAKES_SPACE):
             return True
         self._fail(action, name)
         return False
 
     def _fail(self, action: str, name: str) -> None:
+        self.failures += 1
         if self._fails_full and action in _TAKES_SPACE:
             raise DiskFullError(f"{self.path(name)}: cannot {action}: no space left on the disk")
         raise StorageError(f"{self.path(name)}: cannot {action}: simulated fault")

@@ -56,7 +56,7 @@ class Successor:
         for column in (self._offsets, self._sizes, self._terms):
             del column[last_kept - self.header.base_index:]
 
-    def copy(self) -> bool:
+    def copy(self, bytes_max: int = STEP_BYTES) -> bool:
         """Copy a piece and sync it; whether there was something to copy.
 
         Raises DiskFullError (`abandon`), CorruptFileError, StorageError.
@@ -66,7 +66,7 @@ class Successor:
         parts: list[bytes] = []
         offset = self._end
         last = self._old.last_index
-        for index, start, sizes, terms in self._old.runs(self._next_index, last, STEP_BYTES,
+        for index, start, sizes, terms in self._old.runs(self._next_index, last, bytes_max,
                                                          STEP_RECORDS):
             data = self._disk.read_at(self._old.handle, start, sum(sizes))
             position = 0

@@ -188,11 +188,12 @@ class LogFile:
         self._offsets, self._sizes, self._terms = replay.offsets, replay.sizes, replay.terms
         found = replay.replayed()
         entries = found.entries
-        first = entries[0].index if entries else self.last_index + 1
+        first, count = entries[0].index if entries else self.last_index + 1, 1
         while (not any(entry.kind == EntryKind.BATCH for entry in entries)
                and first > self.base_index + 1):
-            last, first = first - 1, max(self.base_index + 1, first - READ_ENTRIES_MAX)
+            last, first = first - 1, max(self.base_index + 1, first - count)
             entries[:0] = self.read(first, last, size)
+            count = min(2 * count, READ_ENTRIES_MAX)
         return found
 
     def _refuse_damage(self, size: int, offset: int, reason: str) -> None:

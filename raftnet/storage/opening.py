@@ -133,7 +133,8 @@ def _fits(disk, snapshot: SnapshotFile | None, log: LogFile) -> bool:
 
 def _finished_install(disk, identity: Identity, snapshot: SnapshotFile, report: Report,
                       memory_bytes: int) -> tuple[LogFile, Replayed]:
-    """The whole `log.new` that an install leaves between its two renames."""
+    """The `log.new` that an install leaves between its two renames: without records, since the
+    log holds nothing that could stay."""
     index, term = snapshot.meta.index, snapshot.meta.term
     damaged = CorruptFileError(disk.path(LOG_NAME), 0, f"entry {index} of term {term}, with which "
                                "the snapshot ends, is not in it: one of the two was exchanged, or "
@@ -144,7 +145,8 @@ def _finished_install(disk, identity: Identity, snapshot: SnapshotFile, report: 
         log, replayed = LogFile.open(disk, identity.node_id, report, memory_bytes, NEW_LOG_NAME)
     except CorruptFileError as error:
         raise damaged from error
-    if (log.base_index, log.base_term) != (index, term) or log.has_torn_tail:
+    if (log.base_index, log.base_term) != (index, term) or log.last_index > index or (
+            log.has_torn_tail):
         raise damaged
     return log, replayed
 

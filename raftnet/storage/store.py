@@ -27,6 +27,7 @@ from raftnet.raft.entry import Entry
 from raftnet.raft.membership import Member, Membership
 from raftnet.raft.types import HardState, SnapshotMeta
 from raftnet.storage import damage
+from raftnet.storage.compaction import STEP_BYTES
 from raftnet.storage.damage import Healing
 from raftnet.storage.metafile import IDENTITY_NAME, Identity, write_identity
 from raftnet.storage.opening import Opened, begin_unfinished, end_unfinished, open_directory
@@ -134,7 +135,7 @@ class Store:
         self._files.begin_anew(node_id, image.index, image.term,
                                SnapshotFile.open(self._disk, SNAPSHOT_NAME))
         self._meta.log_end = (image.term, image.index)
-        self._meta.set_hard_state(HardState(max(image.term, self.hard_state.current_term) + 1))
+        self._meta.set_hard_state(HardState(max(image.term + 1, self.hard_state.current_term)))
         self._begin_history(cluster_id)
         if self.healing is not None:
             self._end_healing()
@@ -353,13 +354,13 @@ class Store:
                 self._files.compact(job.compact)
                 job.filed = True
 
-    def compaction_step(self) -> bool:
-        """Go on with the compaction that a job began: a MiB of the log is copied and synced. True:
-        none is under way any more, see `compaction_failed`.
+    def compaction_step(self, bytes_max: int = STEP_BYTES) -> bool:
+        """Go on with the compaction that a job began: about `bytes_max` of the log are copied and
+        synced. True: none is under way any more, see `compaction_failed`.
 
         Not while another thread is in `perform`. Raises StorageError: the process must end.
         """
-        return self._files.step()
+        return self._files.step(bytes_max)
 
     def read_entries(self, first: int, bytes_max: int, last_max: int | None = None) -> list[Entry]:
         """Durable entries from `first` on: one at least, no more once they reach `bytes_max`;

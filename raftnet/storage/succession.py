@@ -172,14 +172,14 @@ class Succession:
         if self._disk.exists(name):
             self._disk.remove(name)
 
-    def step(self) -> bool:
+    def step(self, bytes_max: int = STEP_BYTES) -> bool:
         """A piece of the compaction under way; True: none is any more. Raises StorageError."""
         successor = self._successor
         if successor is None:
             return True
         try:
-            if successor.left_bytes > STEP_BYTES:
-                successor.copy()
+            if successor.left_bytes > bytes_max:
+                successor.copy(bytes_max)
                 return False
             log = successor.finish()
             self._meta.write_floor()        # both logs end there

@@ -92,8 +92,8 @@ class DiskWorker:
                 self.voted = jobs[-1].number
             self._wake()
             return False
-        self.full = False
         self.done = self.voted = jobs[-1].number
+        self.full = False       # after that: a job that waited for room must not look overdue
         self._wake()
         return True
 

@@ -23,7 +23,7 @@ class Taken(NamedTuple):
     index: int          # the last entry that it contains
     term: int
     size: int           # bytes of the file
-    checksum: int       # CRC-32 of the whole file
+    checksum: int       # CRC-32 of the file up to its last 4 bytes, which are the same
     digest: int         # Machine.digest at `index`
 
 

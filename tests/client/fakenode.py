@@ -103,8 +103,9 @@ class FakeCluster:
             self._later.append((time.monotonic() + seconds, connection, *answer))
 
     def snapshot_at(self, index: int) -> bytes:
-        """The file."""
-        return random.Random(index).randbytes(self.snapshot_bytes)
+        """The file: it ends with the checksum of all before."""
+        data = random.Random(index).randbytes(self.snapshot_bytes - 4)
+        return data + crc32(data).to_bytes(4, "big")
 
     def _now_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
@@ -317,7 +318,7 @@ class _Connection:
             index = len(self.cluster.entries)
             data = self.node.snapshots[index] = self.cluster.snapshot_at(index)
             self.node.taken += 1
-            return encode_snapshot_taken(Taken(index, TERM, len(data), crc32(data),
+            return encode_snapshot_taken(Taken(index, TERM, len(data), crc32(data[:-4]),
                                                self.cluster.machine.digest))
 
     def _log(self, body: bytes) -> bytes:

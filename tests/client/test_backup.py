@@ -10,11 +10,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from unittest import mock
 
-from raftnet.client import Client, backup, partialfile
+from raftnet.client import Client, backup, link, partialfile, patience
 from raftnet.client.backup import PART_BYTES, PARTS_IN_FLIGHT, Transfer
 from raftnet.client.partialfile import PartialFile
 from raftnet.errors import (DiskFullError, ErrorCode, MalformedError, NoAnswerError, RefusedError,
@@ -166,7 +167,10 @@ class SnapshotTest(ClusterTest):
 
     def test_a_node_at_work_has_time_while_it_lives(self):
         self.cluster.making_s = 0.55
-        self.assertEqual(self.client(0.45).snapshot().index, 0)
+        with (mock.patch.object(patience, "QUIET_S_MIN", 0.02),     # a node is asked that early
+              mock.patch.object(link, "QUIET_S_MAX", 0.02),         # and that often
+              mock.patch.object(patience.Patience, "round_trip_s", lambda *_: 0.0)):
+            self.assertEqual(self.client(0.4).snapshot().index, 0)
         self.assertEqual(self.leader.taken, 1)
 
     def test_the_time_is_up(self):
@@ -236,16 +240,38 @@ class BackupTest(ClusterTest):
             self.cluster.leader = self.follower.address
             return fakenode.DROP_AFTER
         self.leader.handlers[Kind.READ_SNAPSHOT] = die
-        with mock.patch.object(backup, "_stall_s", lambda link: 0.1):
+        with mock.patch.object(backup, "_stall_s", lambda _: 0.1):
             held = self.save()
         self.check(held)
         self.assertEqual((held.address, held.index > 0), (self.follower.address, True))
         self.assertEqual(self.told, [f"{self.leader.address} is not heard, and "
                                      f"{self.follower.address} leads: beginning anew"])
 
+    def test_another_leader_while_the_snapshot_is_made(self):
+        status = self.leader.handlers[Kind.STATUS] = mock.Mock(side_effect=lambda body: (
+            Kind.STATUS_REPLY, requests.encode_status(self.leader.connections[-1]._status())))
+        self.leader.handlers[Kind.TAKE_SNAPSHOT] = lambda body: fakenode.SILENT_AFTER
+
+        def die() -> None:
+            deadline = time.monotonic() + 20
+            while status.call_count < 3 and time.monotonic() < deadline:    # it has shown that
+                time.sleep(0.005)                                           # it lives
+            self.cluster.leader = self.follower.address
+            self.leader.close()
+        death = threading.Thread(target=die)
+        death.start()
+        self.addCleanup(death.join)
+        with (mock.patch.object(patience, "QUIET_S_MIN", 0.02),
+              mock.patch.object(patience.Patience, "round_trip_s", lambda *_: 0.0),
+              mock.patch.object(backup, "WORKING_S", 0.01)):
+            held = self.save()
+        self.check(held)
+        self.assertEqual(held.address, self.follower.address)
+        self.assertEqual(self.told, [f"{self.leader.address} does not finish it: beginning anew"])
+
     def test_a_stall_of_the_same_leader_is_waited_for(self):
         self.leader.script += [None, *[fakenode.SILENT_AFTER] * PARTS_IN_FLIGHT]
-        with mock.patch.object(backup, "_stall_s", lambda link: 0.1):
+        with mock.patch.object(backup, "_stall_s", lambda _: 0.1):
             self.check(self.save())
         self.assertEqual((self.leader.taken, self.told), (1, []))
 
@@ -263,12 +289,15 @@ class BackupTest(ClusterTest):
         self.assertEqual(self.names(), [])
 
     def test_a_wrong_checksum(self):
-        taken = encode_snapshot_taken(Taken(1, 1, 9, 12345, 0))
+        taken = encode_snapshot_taken(Taken(1, 1, 13, 0xCBF43926, 0))
         self.leader.handlers[Kind.TAKE_SNAPSHOT] = lambda body: (Kind.SNAPSHOT_TAKEN, taken)
-        self.leader.snapshots[1] = b"123456789"
-        with self.assertRaisesRegex(StorageError, "checksum cbf43926.*damaged"):
-            self.save()
-        self.assertEqual(self.names(), [])
+        for data in (b"123456780\xcb\xf4\x39\x26", b"123456789\xcb\xf4\x39\x27"):
+            self.leader.snapshots[1] = data
+            with self.assertRaisesRegex(StorageError, "announced .cbf43926.*damaged"):
+                self.save()
+            self.assertEqual(self.names(), [])
+        self.leader.snapshots[1] = b"123456789\xcb\xf4\x39\x26"
+        self.assertEqual(self.save().size, 13)
 
     def test_progress(self):
         with mock.patch.object(backup, "PROGRESS_S", 0.0):
@@ -281,7 +310,7 @@ class BackupTest(ClusterTest):
         def write(handle: int, data: bytes) -> int:
             raise OSError(errno.ENOSPC, "full")
         with mock.patch.object(partialfile.os, "write", write):
-            with self.assertRaisesRegex(DiskFullError, "saved.partial: No space left on device$"):
+            with self.assertRaisesRegex(DiskFullError, "saved.partial: No space left on device;"):
                 self.save()
         self.assertEqual(self.names(), [])
 
@@ -362,6 +391,9 @@ class PartialFileTest(unittest.TestCase):
                 PartialFile(os.path.join(self.folder, name), force)
             self.assertIn(name, str(caught.exception))
         self.assertEqual(sorted(os.listdir(self.folder)), ["file", "pipe"])
+        for path in ("", "a\0b"):
+            with self.assertRaisesRegex(StorageError, "no name of a file"):
+                PartialFile(path)
 
     @unittest.skipIf(os.geteuid() == 0, "root may write anywhere")
     def test_a_folder_that_may_not_be_written(self):

@@ -44,8 +44,8 @@ class Singles:
             return commands.encode_dequeue(choose((b"a", queue)), choose((1, 1, 1, 1, 2, 7)))
         if kind < 0.86:
             return commands.encode_dequeue(queue, 1, choose((20, 200)))
-        return choose((commands.encode_close(), commands.encode_size(queue), commands.encode_execute(
-            [put(b"e", queue), commands.encode_dequeue(queue)])))
+        both = commands.encode_execute([put(b"e", queue), commands.encode_dequeue(queue)])
+        return choose((commands.encode_close(), commands.encode_size(queue), both))
 
     def body(self, machine: Machine) -> bytes:
         choose = self.random.choice

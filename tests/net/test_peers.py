@@ -10,7 +10,7 @@ from raftnet.net.loop import Loop
 from raftnet.net.peers import Peers
 from raftnet.net.sockets import follow_rate
 from raftnet.raft.entry import EntryKind, encode_entry
-from raftnet.raft.types import Append, Heartbeat, PreVote, TimeoutNow
+from raftnet.raft.types import Append, Heartbeat, PreVote, Snapshot, TimeoutNow
 from raftnet.wire import requests
 from raftnet.wire.address import format_address
 from raftnet.wire.frames import FrameReader, Kind, encode_frame
@@ -447,6 +447,26 @@ class TestPeers(unittest.TestCase):
         for message in (self.append(last), self.append(last + 1), self.append(last + 5, term=4)):
             self.peers.send_message(self.address, 2, message)
         self.assertEqual(self.read(sock, last - 10 + 2), [*range(10, last + 1), last + 5])
+
+    def test_chunks_of_a_snapshot_wait_like_appends(self):
+        sock = self.up()
+
+        def chunk(number: int, index: int = 7) -> Snapshot:
+            return Snapshot(3, index, 3, 1 << 30, 5, number * 700_000, bytes(700_000))
+        self.flushed(self.append(10), *(chunk(n) for n in range(12)))
+        connection = self.peers._peers[self.address].connection
+        total = connection.out_bytes
+        self.flushed(Heartbeat(3, 0, 0, 0))
+        for _ in range(100):
+            for number in (8, 9):       # counted as lost from 8 on
+                self.peers.send_message(self.address, 2, chunk(number))
+        self.assertLess(connection.out_bytes, total)
+        self.peers.send_message(self.address, 2, chunk(10, index=8))     # another snapshot
+        self.turn_until(lambda: self.hear(sock)[-1:] and self.received[-1][0] == Kind.SNAPSHOT
+                        and self.received[-1][2][8:16] == bytes(7) + b"\x08")
+        kinds = [kind for kind, _, _ in self.received]
+        self.assertLess(kinds.index(Kind.HEARTBEAT), len(kinds) - 1)
+        self.assertLess(len(kinds), 12)
 
     @unittest.skipUnless(hasattr(socket, "TCP_NOTSENT_LOWAT"), "this system has no such option")
     def test_the_kernel_holds_what_the_path_carries(self):

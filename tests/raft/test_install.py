@@ -97,6 +97,9 @@ class FollowerTest(RaftTestCase):
         self.replies(cluster)
         cluster.step(1, 3, self.chunk(300, 300))
         self.assertEqual(self.replies(cluster), [self.answer(300, CHUNK)])
+        (ready,) = cluster.step(1, 3, self.chunk(CHUNK, CHUNK))
+        self.assertEqual((ready.job, ready.chunk), (0, None), "nothing is to be written")
+        self.assertEqual(self.replies(cluster), [self.answer(CHUNK, CHUNK)])
 
     def test_13_5_first_chunk_of_another_one_drops_the_partial(self):
         cluster, core = self.held()
@@ -117,6 +120,13 @@ class FollowerTest(RaftTestCase):
         cluster.step(1, 3, Snapshot(3, 7, 2, 500, 1, 0, b"old"))
         self.assertEqual(core.incoming.identity, self.meta.identity)
         self.assertEqual(self.replies(cluster), [])
+
+    def test_older_one_of_a_new_leader_takes_its_place(self):
+        """Nobody sends the other one any more."""
+        cluster, core = self.held()
+        cluster.step(1, 3, self.chunk(0, CHUNK))
+        cluster.step(2, 3, Snapshot(4, 7, 2, 500, 1, 0, b"old"))
+        self.assertEqual(core.incoming.identity, SnapshotId(7, 2, 500, 1))
 
     def test_another_leader_goes_on_with_the_same_file(self):
         """Index, term, size and checksum say what it is, not who sends it."""
@@ -176,6 +186,17 @@ class FollowerTest(RaftTestCase):
         self.assertEqual(cluster.nodes[3].to_build, self.meta.identity)
         self.assertTrue(core.wants_snapshot(self.meta.identity))
         self.assertEqual(core.log.last_index, 1, "the old state stands")
+
+    def test_asked_to_verify_once(self):
+        """Whatever else the disk does meanwhile."""
+        cluster, core = self.held()
+        self.receive(cluster)
+        cluster.nodes[3].to_build = None
+        cluster.step(1, 3, Append(3, 1, 1, 0, [batch(2, 3)]))
+        cluster.sync(3)
+        self.assertIsNone(cluster.nodes[3].to_build)
+        self.assertFalse(core.snapshot_received(self.meta._replace(checksum=1)), "another one")
+        self.assertTrue(core.snapshot_received(self.meta))
 
     def test_13_7_whole_log_is_discarded_and_acknowledged_when_that_is_durable(self):
         cluster, core = self.held([1, 1, 3])

@@ -130,6 +130,32 @@ class LeaderTest(InstallTestCase):
         cluster.deliver(replies)
         self.assertEqual([e.message.offset for e in cluster.take(Snapshot)], [0, CHUNK, 2 * CHUNK])
 
+    def test_each_loss_is_found_at_once(self):
+        """Once the first one is made good, the next one is found in the same way."""
+        cluster = self.behind()
+        _, second, _ = self.chunks(cluster)
+        cluster.deliver([second])
+        cluster.deliver(cluster.take(SnapshotReply))
+        first, _, third = cluster.take(Snapshot)
+        cluster.deliver([first])
+        cluster.sync(3)
+        cluster.deliver(cluster.take(SnapshotReply))
+        cluster.take()
+        cluster.deliver([third])
+        cluster.deliver(cluster.take(SnapshotReply))
+        self.assertEqual([e.message.offset for e in cluster.take(Snapshot)],
+                         [CHUNK, 2 * CHUNK, 3 * CHUNK])
+
+    def test_loss_of_what_was_sent_again_is_found_after_the_timeout(self):
+        """The question is answered like a chunk behind a hole."""
+        cluster = self.behind()
+        cluster.deliver(self.chunks(cluster)[1:])
+        cluster.deliver(cluster.take(SnapshotReply))
+        self.assertEqual(len(cluster.take(Snapshot)), 3)
+        for _ in range(12):
+            cluster.beat()
+        self.assert_installed(cluster, 3)
+
     def test_late_answer_takes_nothing_back(self):
         cluster = self.behind()
         chunks = self.chunks(cluster)

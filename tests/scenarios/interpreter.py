@@ -265,6 +265,19 @@ class Script:
         """`free-disk 2`: the disk is quick again."""
         self.cluster.slow_disks.remove(int(node))
 
+    def do_compact(self, node: str, keep: str = "0") -> None:
+        """`compact 1 2`: a snapshot of what it applied; its log keeps 2 entries before its end."""
+        self.cluster.compact(int(node), int(keep))
+
+    def do_hold_build(self, node: str) -> None:
+        """`hold-build 3`: a snapshot that is received there is built by `build` only."""
+        self.cluster.nodes[int(node)].builds = False
+
+    def do_build(self, node: str) -> None:
+        """`build 3`: the snapshot that was received is verified, and its state built."""
+        self.cluster.build(int(node))
+        self.cluster.collect(int(node))
+
     def do_crash(self, node: str) -> None:
         """`crash 3`: power off; what was not synced is gone."""
         self.cluster.crash(int(node))

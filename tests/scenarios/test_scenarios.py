@@ -10,9 +10,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from raftnet.raft import changes, election, leader, transfer
+from raftnet.raft import changes, election, install, leader, transfer
 from raftnet.raft.core import Raft
 from raftnet.raft.log import RaftLog
+from raftnet.raft.progress import Progress
 from tests.scenarios import __main__ as command
 from tests.scenarios.interpreter import FOLDER, INDENT, paths, run
 
@@ -57,6 +58,14 @@ BREAKS = (
      "if member is None or not member.voter:", "if False:", ["target"]),
     ("a follower behind the memory is not fed from the file", leader, "send_appends",
      "message.from_file = True", "pass", ["slow_follower_from_file"]),
+    ("a hole in a snapshot waits for a timeout", Progress, "chunk_answered",
+     "next_offset < offset", "False", ["snapshot"]),
+    ("a new leader sends a snapshot from the start", Progress, "chunk_answered",
+     "next_offset > self.snapshot_offset", "False", ["snapshot"]),
+    ("an install is acknowledged before it is durable", install, "begin_at_verified",
+     "raft.send_after_sync", "raft.send", ["snapshot"]),
+    ("the members stay as the log had them", RaftLog, "restore",
+     "self._begin_memberships(meta)", "self._memberships = [(1, NO_MEMBERSHIP)]", ["snapshot"]),
 )
 
 

@@ -6,7 +6,7 @@ is the shortest that it may be, so that a scenario names the times itself.
 """
 
 from raftnet.raft.describe import (
-    describe_entries, describe_hard_state, describe_message, describe_read)
+    describe_entries, describe_hard_state, describe_message, describe_read, describe_snapshot)
 from raftnet.raft.types import Append, HardState, Ready, Role
 from tests.raft.harness import Cluster, Envelope, Node, log_of, membership_of
 from tests.raft.invariants import Invariants
@@ -63,9 +63,15 @@ class TracedCluster(Cluster):
         node, log = self.nodes[node_id], self.core(node_id).log
         if node_id in self.down:
             terms = " ".join(str(entry.term) for entry in node.file)
-            return f"{node_id} is down, on disk {describe_hard_state(node.state)}, log {terms}"
-        terms = " ".join(str(log.term_at(index)) for index in range(1, log.last_index + 1))
-        memory = f", in memory from {log.memory_from}" if log.memory_from > 1 else ""
+            base = f"after {node.disk.base_index} " if node.disk.base_index else ""
+            return (f"{node_id} is down, on disk {describe_hard_state(node.state)},"
+                    f" log {base}{terms}")
+        terms = " ".join(str(log.term_at(index))
+                         for index in range(log.base_index + 1, log.last_index + 1))
+        if log.base_index:
+            terms = f"after {log.base_index}/{log.base_term} {terms}".rstrip()
+        memory = (f", in memory from {log.memory_from}" if log.memory_from > log.base_index + 1
+                  else "")
         founded = "" if log.membership.founded or not terms else ", not founded"
         return (f"{self.role_of(node_id)}, vote {node.core.voted_for}, log {terms or 'empty'},"
                 f" durable {log.stable_index}, committed {log.commit_index}{memory}{founded}")
@@ -97,12 +103,22 @@ class TracedCluster(Cluster):
             if ready.entries:
                 annuls = f", annuls from {ready.entries[0].index} on" if ready.rewound else ""
                 self.tell(f"{job} write {describe_entries(ready.entries)}{annuls}")
+            if ready.chunk is not None:
+                self.tell(f"{job} write {len(ready.chunk[1])}B of a snapshot at {ready.chunk[0]}")
+            if ready.install is not None:
+                self.tell(f"{job} install {describe_snapshot(ready.install)}")
             for to, message in ready.messages_after_sync:
                 self.tell(f"{job} holds {describe_message(node_id, to, message)}")
+            if ready.committed_from_file is not None:
+                self.tell("apply {} from the file {}..{}".format(
+                    node_id, *ready.committed_from_file))
             if ready.committed:
                 self.tell(f"apply {node_id} {describe_entries(ready.committed)}")
             for read in ready.reads:
                 self.tell(f"answer {node_id} {describe_read(read)}")
+            if ready.received is not None:
+                self.tell(f"{node_id} has received snapshot {ready.received.index}/"
+                          f"{ready.received.term}")
         self._tell_change(self._members, node_id, self.members_of(node_id))
         self.invariants.check()
         return taken
@@ -119,6 +135,13 @@ class TracedCluster(Cluster):
             count -= 1
             self.tell(f"synced {node_id}.{node.jobs[0].job}")
             super().sync(node_id, 1)
+
+    def compact(self, node_id: int, keep: int) -> None:
+        """The same as of a node, told."""
+        self.nodes[node_id].compact(keep)
+        log = self.core(node_id).log
+        self.tell(f"{node_id} holds {describe_snapshot(log.snapshot)}, its log begins after"
+                  f" {log.base_index}/{log.base_term}")
 
     def deliver(self, envelopes) -> None:
         """The same, each told."""

@@ -15,7 +15,7 @@ from raftnet.simulation.disk import SimulatedDisk
 from tests.storage.building import (CLUSTER_ID, NODE_ID, entry, founded, job, open_store,
                                     randint_of)
 
-SCHEDULES = 1500
+SCHEDULES = 700
 STEPS = 8
 
 
@@ -155,7 +155,7 @@ class CrashTest(unittest.TestCase):
                     [cluster, term_left, nothing_there]))
         for name, act, states in actions:
             for k in range(1, 30):
-                for seed in range(60):
+                for seed in range(24):
                     with self.subTest(name=name, k=k, seed=seed):
                         self._interrupt(name, act, k, seed, states)
 

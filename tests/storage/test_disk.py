@@ -80,6 +80,21 @@ class DiskTest(unittest.TestCase):
                 with self.assertRaises(DiskFullError):
                     self.disk.write_at(handle, 0, b"x")
 
+    def test_opening_cutting_renaming_and_making_need_space_too(self):
+        handle = self.disk.open("file")
+        for name, act in (("os.open", lambda: self.disk.open("new")),
+                          ("os.ftruncate", lambda: self.disk.truncate(handle, 0)),
+                          ("os.replace", lambda: self.disk.rename("file", "other")),
+                          ("os.mkdir", Disk(self.directory + "/deeper").create_directory)):
+            for code in (errno.ENOSPC, errno.EDQUOT):
+                with mock.patch(name, side_effect=OSError(code, os.strerror(code))):
+                    with self.assertRaisesRegex(DiskFullError, "no space left on the disk: free"):
+                        act()
+        with mock.patch("os.fsync", side_effect=OSError(errno.ENOSPC, "no space")):
+            with self.assertRaises(StorageError) as caught:
+                self.disk.sync_directory()
+        self.assertNotIsInstance(caught.exception, DiskFullError)
+
     def test_other_errors_and_every_failed_sync_are_no_full_disk(self):
         handle = self.disk.open("file")
         with mock.patch("os.pwrite", side_effect=OSError(errno.EIO, "I/O error")):

@@ -138,7 +138,7 @@ class DamageTest(unittest.TestCase):
         highest_synced = max(synced for _, synced, _ in scanned)
         for offset in range(len(data)):
             flipped = bytearray(data)
-            flipped[offset] ^= 1 << offset % 8
+            flipped[offset] ^= 0xFF if offset % 3 == 0 else 1 << offset % 8
             disk = disk_with(LOG_NAME, flipped)
             if offset < highest_synced:
                 with self.assertRaises(CorruptFileError) as caught:
@@ -238,6 +238,12 @@ class ReadTest(unittest.TestCase):
         for first in (0, 11, 12):
             self.assertEqual(log.read(first, 99, 9999), [])
         self.assertEqual(log.read(3, 2, 9999), [])
+
+    def test_a_closed_log_says_so(self):
+        log = create_log(SimulatedDisk())
+        log.append(entries(1, 3))
+        log.close()
+        self.assertIsNone(log.read(1, 3, 100))
 
     def test_number_of_entries_is_bounded(self):
         log = create_log(SimulatedDisk())

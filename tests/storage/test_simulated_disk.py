@@ -87,7 +87,29 @@ class SimulatedDiskTest(unittest.TestCase):
         disk.write_at(handle, 5, b"z")
         self.assertEqual(disk.get("file"), b"abcxyz")
 
-    def test_the_kth_operation_fails_with_or_without_effect(self):
+    def test_a_file_that_loses_its_name_gives_its_space_back(self):
+        disk = SimulatedDisk()
+        for name in ("one", "two", "three"):
+            disk.write_at(disk.open(name), 0, b"12345")
+        disk.full = True
+        disk.remove("one")
+        disk.rename("two", "three")
+        self.assertEqual(disk.bytes_left, 10)
+
+    def test_the_kth_operation_finds_no_space_where_it_needs_some(self):
+        for action in ("open", "write_at", "truncate", "rename", "sync", "read_at", "remove"):
+            disk = SimulatedDisk()
+            handle = disk.open("file")
+            arguments = {"open": ("new",), "write_at": (handle, 0, b"x"), "truncate": (handle, 0),
+                         "rename": ("file", "other"), "sync": (handle,),
+                         "read_at": (handle, 0, 1), "remove": ("file",)}[action]
+            disk.fail_at(1, full=True)
+            with self.assertRaises(StorageError) as caught:
+                getattr(disk, action)(*arguments)
+            self.assertEqual(isinstance(caught.exception, DiskFullError),
+                             action in ("open", "write_at", "truncate", "rename"), action)
+
+    def test_the_kth_operation_fails_fails_with_or_without_effect(self):
         for applied in (False, True):
             disk = SimulatedDisk()
             handle = disk.open("file")

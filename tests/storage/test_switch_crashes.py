@@ -8,7 +8,7 @@ acknowledged, and the node can go on.
 import unittest
 from unittest import mock
 
-from raftnet.errors import DamagedError, StorageError
+from raftnet.errors import DamagedError, DiskFullError, StorageError
 from raftnet.founding import cluster_id_of
 from raftnet.raft.types import HardState
 from raftnet.simulation.disk import SimulatedDisk
@@ -18,7 +18,7 @@ from tests.storage.building import (CLUSTER_ID, MEMBERSHIP, NODE_ID, PIECES, com
                                     copy_files, entries, founded, install_job, job, nothing,
                                     open_store, randint_of)
 
-SEEDS = 6       # power losses for each failing operation, besides a kill
+SEEDS = 4       # power losses for each failing operation, besides a kill
 
 
 class SwitchCrashTest(unittest.TestCase):
@@ -28,6 +28,10 @@ class SwitchCrashTest(unittest.TestCase):
             steps = mock.patch.object(module, "STEP_BYTES", 100)
             steps.start()
             self.addCleanup(steps.stop)
+        self.where = ""
+
+    def _formatMessage(self, msg, standard):
+        return f"{self.where}: {super()._formatMessage(msg, standard)}"
 
     def _remains(self, make, act):
         """(disk that the next start finds, whether `act` was done) for each crash; `make()` gives a
@@ -50,8 +54,8 @@ class SwitchCrashTest(unittest.TestCase):
                     disk.kill()
                 else:
                     disk = disk.crash(randint_of(seed * 1000 + k))
-                with self.subTest(k=k, seed=seed):
-                    yield disk, done
+                self.where = f"operation {k}, seed {seed}"
+                yield disk, done
         self.assertGreater(k, 5)
 
     def _goes_on(self, disk, store: Store) -> None:
@@ -74,12 +78,14 @@ class SwitchCrashTest(unittest.TestCase):
             old = content(store)
             store.perform(install_job(store, disk, index, term))
             states = [old, content(store)]
-            self.assertEqual(states[1][2], new)
+            self.assertEqual(states[-1][2], new)
+            if new or index == 12:      # the log fits the new snapshot before its own turn
+                states.insert(0, (states[1][0], states[1][1], old[2]))
             for disk, done in self._remains(
                     self._made, lambda disk, store, index=index, term=term:
                     store.perform(install_job(store, disk, index, term))):
                 store = open_store(disk)
-                self.assertIn(content(store), states[done:])
+                self.assertIn(content(store), states[-1:] if done else states)
                 self.assertEqual(store.hard_state, HardState(3, 7))
                 self._goes_on(disk, store)
 
@@ -94,9 +100,9 @@ class SwitchCrashTest(unittest.TestCase):
 
         def act(disk, store, compact):
             store.perform([compact])
-            for first, term in ((13, 3), (14, 3), (11, 4), (13, 4), (10, 5)):
+            for first, term in ((13, 3), (15, 3), (11, 4), (13, 4), (10, 5)):
                 new = entries(first, first + 1, term=term)
-                store.perform([Job(1, HardState(term), new)])
+                store.perform([Job(1, HardState(term, 7), new)])
                 acknowledged[first - 1:] = new
                 store.compaction_step()
             while not store.compaction_step():
@@ -113,6 +119,69 @@ class SwitchCrashTest(unittest.TestCase):
                 self.assertFalse(done)
                 self.assertGreaterEqual([e.term for e in found][-1], acknowledged[-1].term)
             self._goes_on(disk, store)
+
+    def test_a_tail_replaced_by_one_that_ends_in_an_older_term(self):
+        """10@3 to 12@3 were durable; a leader of term 5 has 10@2, and its own entries come later.
+        The floor gives way before the log does."""
+        new = entries(1, 9)[1:] + entries(10, 10, term=2)
+
+        def make():
+            disk, store = self._made()
+            store.perform([job([], 5)])         # the floor is 12@3 now
+            return disk, store
+
+        for disk, done in self._remains(
+                make, lambda disk, store: store.perform([job(entries(10, 10, term=2))])):
+            store = open_store(disk)
+            found = store.read_entries(2, 1 << 20)
+            self.assertIn(found, [new] if done else
+                          [new, entries(2, 9) + entries(10, 12, term=3)])
+            self._goes_on(disk, store)
+
+    def test_one_fault_anywhere_in_a_life(self):
+        """EIO and a full disk at each operation of a start, appends, a compaction, an install."""
+        for k in range(1, 90):
+            for applied, full in ((False, False), (True, False), (False, True)):
+                self.where = f"operation {k}, applied {applied}, full {full}"
+                self._live(k, applied, full)
+
+    def _live(self, k: int, applied: bool, full: bool) -> None:
+        disk, store = self._made()
+        store.close()
+        promised = [store.last_index, HardState(3, 7)]
+        batches = [lambda s: [job(entries(13, 15, term=4), 4)],
+                   lambda s: [compact_job(disk, 9, 1, 5), job(entries(16, 17, term=4))],
+                   lambda s: [job(entries(14, 18, term=5), 5, 2)],
+                   lambda s: install_job(s, disk, 17, 5) + [job(entries(19, 19, term=5))]]
+        disk.fail_at(k, applied, full)
+        store = None
+        try:
+            store = open_store(disk)
+            for batch in batches:
+                operations, disk._fails_at = disk._fails_at, 0
+                before = disk.operations
+                jobs = batch(store)         # whoever makes the snapshot is another process
+                disk._fails_at = operations + disk.operations - before if operations else 0
+                try:
+                    store.perform(jobs)
+                except DiskFullError:
+                    store.perform(jobs)
+                promised = [store.last_index, store.hard_state]
+                while not store.compaction_step():
+                    pass
+        except StorageError as error:
+            self.assertNotIn("\n", str(error))
+            disk = disk.crash(randint_of(k))
+            disk.fail_at(0)
+            store = open_store(disk)
+            self.assertGreaterEqual(store.last_index, promised[0])
+            self.assertGreaterEqual(store.hard_state.current_term, promised[1].current_term)
+        else:
+            self.assertEqual((store.last_index, store.hard_state), (19, HardState(5, 2)))
+            self.assertEqual(content(store)[0], (17, 5))
+            disk.fail_at(0)
+            left = open_store(disk.crash(randint_of(k)))
+            self.assertEqual(content(left), content(store))
 
     def test_setting_aside(self):
         def make():
@@ -161,6 +230,7 @@ class SwitchCrashTest(unittest.TestCase):
                 self._joins(disk, store)
             else:
                 self.assertIsNone(store.healing)
+                self.assertNotIn("healing", disk.list())
                 self._goes_on(disk, store)
 
     def test_a_second_damage_gets_another_number(self):
