@@ -63,6 +63,10 @@ class Gateway:
         """A connection that may send requests."""
         self._live.add(client)
 
+    def is_live(self, client) -> bool:
+        """Whether that connection may be sent something still."""
+        return client in self._live
+
     def client_gone(self, client) -> None:
         """A connection ended: its waiting dequeues are cancelled through the log."""
         self._live.discard(client)

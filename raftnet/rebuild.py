@@ -157,6 +157,8 @@ def _begin(disk, config: Config, log: LogFile, index: int | None, whole: bool) -
 
 
 def _open_log(disk, report: Report) -> LogFile:
+    if not disk.exists(LOG_NAME):       # opening would make it
+        raise StorageError(f"{disk.path(LOG_NAME)}: missing")
     handle = disk.open(LOG_NAME)
     try:
         header = decode_header(disk.read_at(handle, 0, HEADER_BYTES), disk.path(LOG_NAME))

@@ -20,6 +20,7 @@ from raftnet.founding import cluster_id_of
 from raftnet.machine.state import encode_state
 from raftnet.rebuild import load_machine, rebuild
 from raftnet.storage.disk import Disk
+from raftnet.storage.logfile import LOG_NAME
 from raftnet.storage.snapshot import SnapshotFile
 from raftnet.storage.store import Image, Report, Store
 
@@ -55,7 +56,7 @@ def _set_aside(disk, error: DamagedError, contacts: list[str], own_address: str,
                            "with --join and the address of a member to be taken in anew, or "
                            "restore a backup with --restore into an empty directory") from error
     report(f"{error}")
-    Store.set_aside(disk, contacts, membership.cluster_id if membership is not None else bytes(16))
+    Store.set_aside(disk, contacts, Store.readable_cluster_id(disk) or bytes(16))
     report("the damaged files are kept aside under the name damaged-...; this node comes back as a "
            f"new one, with what {', '.join(contacts)} hold")
 
@@ -70,6 +71,8 @@ def restore(disk, path: str, address: str, make_node_id: Callable[[], int], conf
     path = os.path.abspath(path)
     source = Disk(path if os.path.isdir(path) else os.path.dirname(path))
     if os.path.isdir(path):
+        if not source.exists(LOG_NAME):     # and nothing is made in it
+            raise StorageError(f"{path}: no data directory of a node: it has no log")
         source.lock()       # a node that runs there must be stopped first
         try:
             rebuilt = rebuild(source, config, report=report)

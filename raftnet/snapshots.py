@@ -27,7 +27,6 @@ from raftnet.wire.frames import Kind
 from raftnet.wire.snapshots import (
     PART_BYTES_MAX, Part, Taken, encode_snapshot_part, encode_snapshot_taken)
 
-_ASKERS_MAX = 100
 _BEHIND_ENTRIES_MAX = 1_000     # of what is committed: as many as a turn applies out of the file
 
 
@@ -196,6 +195,9 @@ class Snapshots:
         old, self._current = self._current, replica.store.snapshot
         if old is not None:
             self._kept[old] = replica.now_ms + self._config.kept_ms
+            if len(self._kept) > _KEPT_MAX:     # each takes its whole size of the disk
+                self._kept.pop(oldest := min(self._kept, key=self._kept.get))
+                oldest.close()
         meta = self._current.meta
         replica.raft.snapshot_made(meta)
         waiting, self._askers = self._askers, []
@@ -234,7 +236,9 @@ class Snapshots:
         applied = replica.machine.applied_index
         if self._current is not None and self.index >= applied:
             self._answer(client, request_id)
-        elif len(self._askers) >= _ASKERS_MAX:
+            return
+        self._askers = [asker for asker in self._askers if replica.gateway.is_live(asker[0])]
+        if len(self._askers) >= self._config.askers_max:
             replica.refuse(client, request_id, ErrorCode.BUSY, "too many wait for a snapshot")
         else:
             self._retry_ms = 0

@@ -1,0 +1,14 @@
+"""The tests; README.md says what is where.
+
+Where Python is told to keep no bytecode, each of the hundreds of processes that they start would
+compile the program anew. So theirs is kept in a temporary directory, as long as the tests run.
+"""
+
+import os
+import sys
+import tempfile
+
+if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
+    _bytecode = tempfile.TemporaryDirectory(prefix="raftnet-bytecode-")
+    os.environ["PYTHONPYCACHEPREFIX"] = _bytecode.name
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

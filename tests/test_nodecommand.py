@@ -1,7 +1,9 @@
 """node.py as it is typed: arguments, what it cannot start with, signals, and a terminal that is
 closed, gone or stuck."""
 
+import array
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import unittest
 
 from raftnet import nodecommand
@@ -16,6 +19,8 @@ from raftnet.client import Client
 from tools.processes import NODE_PROGRAM, NodeProcess, free_ports, wait_until
 
 LIMIT_S = 20.0
+PIPE_BYTES = 4096           # the smallest pipe
+LINE_BYTES = 400            # no line is longer
 
 
 class NodeCase(unittest.TestCase):
@@ -321,8 +326,16 @@ class TestEnds(NodeCase):
         self.assert_stops(process)
 
     def test_nobody_reads_its_pipe(self):
-        process = self.popen(stderr=subprocess.PIPE)
-        self.use(300)           # more lines than the pipe holds
+        process = self.popen(stderr=subprocess.PIPE, pipesize=PIPE_BYTES)
+        room = fcntl.fcntl(process.stderr, fcntl.F_GETPIPE_SZ)
+        self.assertEqual(room, PIPE_BYTES)
+        self.use(40)            # more lines than the pipe holds
+        held = array.array("i", [0])
+
+        def full() -> bool:
+            fcntl.ioctl(process.stderr, termios.FIONREAD, held)
+            return held[0] > room - LINE_BYTES
+        wait_until(full, LIMIT_S, "the pipe is full")
         self.assert_stops(process)
 
     def test_the_reader_of_its_pipe_is_gone(self):

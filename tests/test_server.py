@@ -343,10 +343,10 @@ class TestSuspendedAndKilled(ServerCase):
                             node.start()
                             node.wait_ready()
                 before = [cpu_ticks(node.pid) for node in others]
-                time.sleep(0.6)
+                time.sleep(0.4)
                 after = [cpu_ticks(node.pid) for node in others]
                 for b, a in zip(before, after):
-                    self.assertLess(a - b, 25)
+                    self.assertLess(a - b, 16)
         away.resume()
         self.cluster.wait_settled()
 

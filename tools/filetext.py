@@ -22,6 +22,7 @@ from raftnet.storage.metafile import (IDENTITY_BYTES, IDENTITY_NAME, META_NAME, 
                                       SLOT_OFFSETS, Identity, decode_identity, decode_slot)
 from raftnet.storage.records import (HEADER_BYTES, PREFIX_BYTES, Read, decode_header, find_voucher,
                                      scan_records)
+from raftnet.storage.snapshot import SNAPSHOT_NAME, read_header
 
 INDENT = "    "
 _WRITING_S = 0.2            # a record that is being written is whole after this
@@ -54,11 +55,12 @@ def log_lines(path: str) -> Iterator[str]:
 
 
 def last_membership(path: str) -> Membership | None:
-    """The newest membership in the log of a data directory; None where there is none to read."""
+    """The newest membership in a data directory, of the log or else of the snapshot; None where
+    there is none to read."""
+    membership = _snapshot_membership(os.path.join(path, SNAPSHOT_NAME))
     path = os.path.join(path, LOG_NAME)
     if not os.path.exists(path):
-        return None
-    membership = None
+        return membership
     with open(path, "rb") as file:
         read, size = _reader(file), os.fstat(file.fileno()).st_size
         decode_header(read(0, HEADER_BYTES), path)
@@ -66,6 +68,13 @@ def last_membership(path: str) -> Membership | None:
             if entry is not None and entry.kind == EntryKind.MEMBERSHIP:
                 membership = decode_membership(entry.payload)
     return membership
+
+
+def _snapshot_membership(path: str) -> Membership | None:
+    if not os.path.exists(path):
+        return None
+    with open(path, "rb") as file:
+        return read_header(_reader(file), path).membership
 
 
 def _reader(file: BinaryIO) -> Read:

@@ -15,7 +15,7 @@ from raftnet.machine.describe import MESSAGES_SHOWN, describe_state
 from raftnet.raft.entry import Entry
 from raftnet.rebuild import Rebuilt, load_machine, rebuild
 from raftnet.storage.snapshot import SNAPSHOT_NAME, SnapshotFile
-from tools.readonlydisk import Progress, ReadOnlyDisk, open_data, open_snapshot
+from tools.readonlydisk import Progress, open_data, open_snapshot
 
 
 def state_lines(path: str, index: int, everything: bool) -> Iterator[str]:
@@ -25,7 +25,7 @@ def state_lines(path: str, index: int, everything: bool) -> Iterator[str]:
     with open_data(path, progress) as disk:
         rebuilt = rebuild(disk, Config(), index, watch=applying(progress))
         yield f"state after entry {rebuilt.index} of term {rebuilt.term}"
-        yield from certainty_lines(disk, rebuilt)
+        yield from certainty_lines(rebuilt)
         yield f"since entry {rebuilt.membership_index}: {describe_membership(rebuilt.membership)}"
         yield from describe_state(rebuilt.machine, None if everything else MESSAGES_SHOWN)
 
@@ -44,18 +44,17 @@ def snapshot_lines(path: str, everything: bool) -> Iterator[str]:
         yield from describe_state(machine, None if everything else MESSAGES_SHOWN)
 
 
-def certainty_lines(disk: ReadOnlyDisk, rebuilt: Rebuilt) -> Iterator[str]:
+def certainty_lines(rebuilt: Rebuilt) -> Iterator[str]:
     """How far the log goes, and how much of it is committed for sure."""
-    surely = (f"entries up to {rebuilt.snapshot_index} are committed, a snapshot contains them; "
-              "above" if rebuilt.snapshot_index else "")
+    line = f"log: up to entry {rebuilt.log_last_index}"
+    if rebuilt.snapshot_index:
+        line += f"; committed for sure up to {rebuilt.snapshot_index}, by the snapshot"
     if rebuilt.log_last_index > rebuilt.snapshot_index:
-        yield (f"log: up to entry {rebuilt.log_last_index}; {surely or 'there'} the files do not "
-               "tell what is committed: its tail may never be")
-    else:
-        yield f"log: up to entry {rebuilt.log_last_index}, all of it committed"
+        line += "; its tail may be uncommitted, the files do not tell"
+    yield line
     if rebuilt.log_rest_bytes:
         yield (f"log: {rebuilt.log_rest_bytes} bytes behind its last whole record are left out: "
-               f"being written, torn, or damaged (decode.py log {disk.directory})")
+               "being written, torn, or damaged in the last write")
 
 
 def applying(progress: Progress):

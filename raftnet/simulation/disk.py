@@ -82,6 +82,10 @@ class SimulatedDisk:
         """Make the file be there with these bytes, durable."""
         self._names[name] = self._durable_names[name] = _File(data)
 
+    def lose(self, name: str) -> None:
+        """The file is there no more, durable."""
+        del self._names[name], self._durable_names[name]
+
     def get(self, name: str) -> bytes:
         """What a reader of the file sees."""
         return bytes(self._names[name].content)
@@ -188,7 +192,7 @@ class SimulatedDisk:
         file, name = self._handles[handle], self._handle_names[handle]
         fails = self._operation("cut", name)
         assert size <= len(file.content)
-        if self.bytes_left is not None:
+        if self.bytes_left is not None and file in self._names.values():
             self.bytes_left += len(file.content) - size
         file.truncate(size)
         if fails:

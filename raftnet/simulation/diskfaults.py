@@ -14,10 +14,9 @@ from raftnet.storage.damage import HEALING_NAME
 from raftnet.storage.logfile import LOG_NAME
 from raftnet.storage.metafile import (
     IDENTITY_NAME, META_NAME, SLOT_BYTES, SLOT_OFFSETS, decode_slot)
-from raftnet.storage.records import HEADER_BYTES, PREFIX_BYTES, scan_records
+from raftnet.storage.records import HEADER_BYTES, PREFIX_BYTES, decode_header, scan_records
 from raftnet.storage.snapshot import SNAPSHOT_NAME
 
-KINDS = ("slow disk", "hung disk", "full disk", "failing disk", "bit flip")
 _SLOW_DISK_MS_MAX = 2_000
 _HUNG_DISK_MS = 10_000
 _LONG_MS_MIN, _LONG_MS_MAX = 5_000, 20_000
@@ -131,7 +130,8 @@ class DiskFaults:
     def _exchange(self, node: SimulatedNode, name: str, data: bytearray) -> str:
         """With another node's; the other one keeps its own."""
         others = [other for other in self._cluster.nodes.values()
-                  if other is not node and name in other.disk.list() and name != HEALING_NAME]
+                  if other.node_id != node.node_id and not other.old_copy
+                  and name in other.disk.list() and name != HEALING_NAME]
         if not others:
             return ""
         other = self._chosen.choice(others)
@@ -155,15 +155,16 @@ def _records(data: bytearray):
 
 
 def _floor_end(node: SimulatedNode, data: bytearray) -> int:
-    """Of a log: where the last record begins without which it ends below the floor in meta."""
+    """Of a log: cut before this byte, it ends below the floor in meta."""
     meta = node.disk.get(META_NAME)
     states = [decode_slot(meta[offset:offset + SLOT_BYTES], META_NAME) for offset in SLOT_OFFSETS]
-    floors = [(state.floor_term, state.floor_index) for state in states if state is not None]
-    end = HEADER_BYTES
-    for offset, _, entry in _records(data):
-        if entry is not None and (entry.term, entry.index) <= min(floors):
-            end = offset + PREFIX_BYTES
-    return end
+    floor = min((state.floor_term, state.floor_index) for state in states if state is not None)
+    header = decode_header(bytes(data[:HEADER_BYTES]), LOG_NAME)
+    if (header.base_term, header.base_index) < floor:
+        for offset, _, entry in _records(data):
+            if entry is not None and (entry.term, entry.index) >= floor:
+                return offset + PREFIX_BYTES
+    return HEADER_BYTES
 
 
 def _shows_history(node: SimulatedNode) -> bool:

@@ -1,5 +1,5 @@
 """Faults: what may go wrong in a simulated cluster, drawn from its seed. Those about who belongs to
-it are in memberfaults.py.
+it are in memberfaults.py, those of disks and files in diskfaults.py.
 
 Rules: a fault begins at a random moment, at a random node (half the time the leader), and ends by
 itself; what cannot be undone (an emptied directory, a flipped bit in synced data) is done to fewer
@@ -8,23 +8,25 @@ nodes than would cost the quorum. Which kinds occur, and how often, is drawn too
 
 from raftnet.errors import ChangeRefusedError
 from raftnet.simulation import memberfaults
+from raftnet.simulation.diskfaults import DiskFaults
 from raftnet.simulation.memberfaults import MemberFaults
-from raftnet.simulation.node import DiskProfile, SimulatedNode
-from raftnet.storage.logfile import LOG_NAME
-from raftnet.storage.metafile import META_NAME
-from raftnet.storage.records import HEADER_BYTES, scan_records
+from raftnet.simulation.node import SimulatedNode
+from raftnet.wire.frames import Kind
+from raftnet.wire.snapshots import encode_take_snapshot
 
+# Those around snapshots and files; whether they come is drawn apart.
+STORED_KINDS = ("damage", "long full disk", "left behind", "backup")
 KINDS = ("crash", "power loss", "all crash", "pause", "isolate", "one way", "halves", "bridge",
          "minority", "slow link", "slow disk", "hung disk", "full disk", "failing disk", "clock",
-         "bit flip", *memberfaults.KINDS)
+         "bit flip", *memberfaults.KINDS, *STORED_KINDS)
 _PAUSE_MS_MAX = 5_000
 _CUT_MS_MAX = 4_000
 _LATE_MS_MAX = 6_000
 _FOLLOWS_MS_MAX = 500       # long enough to hear of a new leader
 _WATCH_MS_MAX = 100
 _HAND_BACKS_MAX = 20
-_SLOW_DISK_MS_MAX = 2_000
-_HUNG_DISK_MS = 10_000
+_AWAY_MS_MIN, _AWAY_MS_MAX = 2_000, 10_000
+_KILLS_MAX = 3              # of a node that installs
 
 
 class Faults:
@@ -39,6 +41,7 @@ class Faults:
         self.running = False        # things go wrong now
         self._ended = False
         self._members = MemberFaults(cluster)
+        self._disks = DiskFaults(cluster)
 
     def begin(self) -> None:
         """From now on things go wrong; not any more in a run that was shorter than that."""
@@ -66,10 +69,13 @@ class Faults:
                 node = leaders[scheduler.randint(0, len(leaders) - 1)]
             self.counts[name] = self.counts.get(name, 0) + 1
             self._cluster.note(node.address, f"fault: {name}")
+            method = name.replace(" ", "_")
             if name in memberfaults.KINDS:
-                getattr(self._members, name)(node)
+                getattr(self._members, method)(node)
+            elif hasattr(self._disks, method):
+                getattr(self._disks, method)(node)
             else:
-                getattr(self, "_" + name.replace(" ", "_"))(node)
+                getattr(self, "_" + method)(node)
             self._members.look_around()
         self._next()
 
@@ -200,48 +206,39 @@ class Faults:
             if self.running and node.running and not node.paused and node.replica.leads:
                 node.crash(power_loss=False)
 
-    # --- disks
+    # --- snapshots
 
-    def _slow_disk(self, node: SimulatedNode) -> None:
-        node.disk_profile = DiskProfile(0, self._scheduler.randint(1, _SLOW_DISK_MS_MAX))
-        self._after(100, 6_000, lambda: setattr(node, "disk_profile", DiskProfile()))
+    def _left_behind(self, node: SimulatedNode) -> None:
+        """A follower is away while the log is cut; what it is then sent is interrupted."""
+        chosen = self._cluster.chosen
+        followers = [n for n in self._cluster.nodes.values() if n.running and not n.replica.leads]
+        if followers:
+            away = chosen.choice(followers)
+            away.crash(power_loss=chosen.random() < 0.5)
+            end_ms = self._scheduler.now_ms + chosen.randint(_AWAY_MS_MIN, _AWAY_MS_MAX)
+            away.down_until_ms = end_ms
+            self._interrupt(away, end_ms + _AWAY_MS_MAX, chosen.randint(0, _KILLS_MAX))
 
-    def _hung_disk(self, node: SimulatedNode) -> None:
-        node.disk_profile = DiskProfile(_HUNG_DISK_MS, _HUNG_DISK_MS)
-        self._after(100, 4_000, lambda: setattr(node, "disk_profile", DiskProfile()))
-
-    def _full_disk(self, node: SimulatedNode) -> None:
-        node.disk.bytes_left = self._scheduler.randint(0, 2_000)
-        self._after(100, 5_000, lambda: setattr(node.disk, "full", False))
-
-    def _failing_disk(self, node: SimulatedNode) -> None:
-        node.disk.fail_at(self._scheduler.randint(1, 50), self._scheduler.chance(50))
-
-    def _bit_flip(self, node: SimulatedNode) -> None:
-        """Synced data changes while the node is down: it must refuse, or lose nothing by it."""
-        if node.old_copy or not self._cluster.may_lose(node):
+    def _interrupt(self, away: SimulatedNode, end_ms: int, kills: int) -> None:
+        """It dies while it installs, or the one that sends does."""
+        chosen = self._cluster.chosen
+        if not (self.running and kills) or self._scheduler.now_ms >= end_ms:
             return
-        node.crash(power_loss=True)
-        name = (LOG_NAME, META_NAME)[self._scheduler.randint(0, 1)]
-        if name in node.disk.list():
-            data = bytearray(node.disk.get(name))
-            position = self._scheduler.randint(0, self._certain_bytes(name, data) - 1)
-            data[position] ^= 1 << self._scheduler.randint(0, 7)
-            node.disk.put(name, bytes(data))
-            node.damaged = True
+        raft = away.replica.raft if away.running else None
+        if raft is not None and raft.incoming is not None and chosen.random() < 0.3:
+            kills -= 1
+            if chosen.random() < 0.3:
+                self._crash_leaders()
+            else:
+                away.crash(power_loss=chosen.random() < 0.5)
+        self._scheduler.after(chosen.randint(1, _WATCH_MS_MAX),
+                              lambda: self._interrupt(away, end_ms, kills))
 
-    @staticmethod
-    def _certain_bytes(name: str, data: bytearray) -> int:
-        """How much of the file is known synced from itself; damage in the log's very last batch
-        cannot be told from a torn tail (protocol.md, Files)."""
-        if name != LOG_NAME:
-            return len(data)
-        synced = HEADER_BYTES
-        for _, synced_offset, entry in scan_records(
-                lambda offset, count: bytes(data[offset:offset + count]), len(data)):
-            if entry is not None:
-                synced = max(synced, synced_offset)
-        return synced
+    def _backup(self, node: SimulatedNode) -> None:
+        """Somebody asks for a snapshot of all that is committed, here or at the leader."""
+        local = self._cluster.chosen.random() < 0.5
+        self._cluster.ask(Kind.TAKE_SNAPSHOT, encode_take_snapshot(local),
+                          node.address if local else "")
 
     # --- clocks
 

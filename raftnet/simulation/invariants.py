@@ -4,15 +4,18 @@ Each violation raises InvariantError with the invariant's name; in brackets the 
 published TLA+ specification of etcd's raft gives it, where it has one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
-from raftnet.raft.entry import HEADER_BYTES, EntryKind
+from raftnet.raft.entry import HEADER_BYTES, Entry, EntryKind
 from raftnet.raft.membership import NO_MEMBERSHIP, Membership, decode_membership, voters_changed
 from raftnet.raft.types import Role, TimeoutNow, Vote
 from raftnet.simulation import histories
 from raftnet.simulation.promises import InvariantError, Promises
+from raftnet.simulation.snapshotrules import SnapshotRules
+
+_READ_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class Invariants:
         self._commit_terms: dict[int, int] = {}     # index -> a node's term when it was first seen
         self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}    # -> (header, term before)
         self._digests: dict[int, int] = {}          # applied index -> digest
+        self._members: list[tuple[int, Membership]] = []    # committed, with their indexes
+        self._snapshots = SnapshotRules(self._committed, self._digests, self._members)
         self.highest_commit = 0
         self.elections = 0
 
@@ -69,9 +74,12 @@ class Invariants:
         """A node's disk is done with these jobs."""
         self.promises.durable(node, jobs)
 
-    def reopened(self, address: str, store) -> None:
+    def reopened(self, node, store) -> None:
         """A process has read its directory."""
-        self.promises.reopened(address, store, self.cluster_id)
+        self.promises.reopened(node.address, store, self.cluster_id)
+        if store.cluster_id == self.cluster_id is not None and store.snapshot is not None:
+            self._snapshots.check_snapshot(node.address, store.snapshot.meta)
+        self._snapshots.check_files(node.address, store)
 
     # --- between nodes
 
@@ -93,7 +101,7 @@ class Invariants:
         if type(message) is TimeoutNow:
             self._handed_over.add((message.term, to))
             last = raft.log.last_index
-            if raft.transfer_to == to and not self.promises.holds(
+            if raft.transfer_to == to and last >= raft.log.memory_from and not self.promises.holds(
                     to, last, raft.log.entry(last).data[:HEADER_BYTES]):
                 raise InvariantError(f"a transfer's target has caught up: {node.address} tells it "
                                      f"to campaign without entry {last}")
@@ -125,7 +133,8 @@ class Invariants:
         removed = node.replica.greetings.removed
         shown = (raft.current_term, raft.role, raft.pre_voting, raft.transfer_to, removed,
                  log.commit_index, log.applied_index, log.epoch, log.last_index, log.handed_index,
-                 log.stable_index, machine.applied_index, machine.digest,
+                 log.stable_index, machine.applied_index, machine.digest, log.base_index,
+                 log.snapshot_index, node.replica.store.snapshot, node.replica.store.log_base_index,
                  [p.match_index for p in raft.progress.values()])
         if before is not None:
             if before.shown == shown:
@@ -133,6 +142,7 @@ class Invariants:
             self._check_forward(node, raft, before)
         self._check_entries(node, before)
         self._check_committed(node, before)
+        self._snapshots.check(node)
         match = {node_id: p.match_index for node_id, p in raft.progress.items()}
         self._lives[node] = _Life(raft, shown, raft.current_term, log.commit_index, raft.role,
                                   log.epoch, log.last_index, log.last_term, match,
@@ -141,8 +151,11 @@ class Invariants:
         if digest != machine.digest:
             raise InvariantError(f"equal digests at equal applied index: {node.address} at "
                                  f"{machine.applied_index}")
-        if not log.applied_index == machine.applied_index <= log.commit_index <= log.last_index:
-            raise InvariantError(f"applied <= committed <= last: {node.address}")
+        # Old entries are applied out of the file over several turns.
+        if not machine.applied_index <= log.applied_index <= log.commit_index <= log.last_index:
+            raise InvariantError(f"applied <= committed <= last: {node.address}: "
+                                 f"{log.applied_index}, {machine.applied_index}, "
+                                 f"{log.commit_index}, {log.last_index}")
         if not log.stable_index <= log.handed_index <= log.last_index:
             raise InvariantError(f"stable <= handed <= last: {node.address}")
 
@@ -193,7 +206,7 @@ class Invariants:
         if known is None or known.term != raft.current_term or index < log.memory_from:
             return
         if (index > log.last_index
-                or known.entries.get(index) != log.entry(index).data[:HEADER_BYTES]):
+                or not known.holds(index, log.entry(index).data[:HEADER_BYTES])):
             raise InvariantError(f"match_index is true: {address} counts entry {index} for "
                                  f"{member.address}, whose disk does not hold it")
 
@@ -288,20 +301,25 @@ class Invariants:
         if before is not None and log.membership_index > before.last_index:
             # Appended since the last look: what was committed meanwhile was so before or after it.
             deciding.append(log.membership_before)
-        first = before.commit_index + 1 if before is not None else 1
-        for index in range(max(first, log.memory_from), log.commit_index + 1):
-            entry = log.entry(index)
-            seen = (entry.term, crc32(entry.data))
+        first = before.commit_index + 1 if before is not None else log.snapshot_index + 1
+        for entry in _entries_of(node, min(first, log.memory_from), log.commit_index):
+            index, seen = entry.index, (entry.term, crc32(entry.data))
             if index not in self._committed:
                 self._committed[index] = seen
                 self._commit_terms[index] = raft.current_term
                 if entry.kind == EntryKind.MEMBERSHIP:
                     self.membership = decode_membership(entry.payload)
                     self.membership_index = index
+                    self._members.append((index, self.membership))
                 self._check_durable(node, deciding, entry)
             elif self._committed[index] != seen:
                 raise InvariantError(f"state machine safety: {node.address} committed another "
                                      f"entry at {index}")
+        if 0 < log.membership_index <= log.commit_index and (
+                (log.membership_index, log.membership)
+                != self._snapshots.members_at(log.commit_index)):
+            raise InvariantError(f"members are those of the log: {node.address} has others at "
+                                 f"{log.membership_index}, with {log.commit_index} committed")
         self.highest_commit = max(self.highest_commit, log.commit_index)
 
     def _check_durable(self, node, deciding: list[Membership], entry) -> None:
@@ -319,7 +337,7 @@ class Invariants:
             known = self.promises.of(node_id)
             holds = self.promises.holds(node_id, entry.index, header)
             holders += holds
-            ends.append((known.end if known is not None else (b"", 0), holds))
+            ends.append((known.end if known is not None else (0, 0), holds))
         if holders < membership.quorum:
             return (f"committed is durable [CommittedIsDurableInv]: entry {entry.index} is "
                     f"committed at {node.address}, and on {holders} disks")
@@ -334,12 +352,13 @@ class Invariants:
     def _check_leader_complete(self, address: str, raft) -> None:
         """A leader holds what was committed in earlier terms (Raft 5.4.3)."""
         log = raft.log
-        for index in range(log.memory_from, self.highest_commit + 1):
+        for index in range(log.base_index + 1, self.highest_commit + 1):
             if self._commit_terms.get(index, 0) >= raft.current_term:
                 break
-            entry = log.entry(index) if index <= log.last_index else None
-            if entry is None or (entry.term, crc32(entry.data)) != self._committed.get(
-                    index, (entry.term, crc32(entry.data))):
+            entry = log.entry(index) if log.memory_from <= index <= log.last_index else None
+            known = self._committed.get(index)
+            if known is not None and (log.term_at(index) != known[0] or (
+                    entry is not None and (entry.term, crc32(entry.data)) != known)):
                 raise InvariantError("leader completeness [LeaderCompletenessInv]: "
                                      f"{address} lacks entry {index}")
 
@@ -353,3 +372,15 @@ class Invariants:
                             drained=drained)
         except histories.HistoryError as error:
             raise InvariantError(str(error)) from error
+
+
+def _entries_of(node, first: int, last: int) -> Iterator[Entry]:
+    """Entries of a node's log, from its file where they are no more in memory."""
+    log = node.replica.raft.log
+    index = max(first, log.base_index + 1)
+    while index < log.memory_from and index <= last:
+        entries = node.replica.store.read_entries(index, _READ_BYTES, min(last, log.stable_index))
+        yield from entries
+        index = entries[-1].index + 1
+    for index in range(index, last + 1):
+        yield log.entry(index)

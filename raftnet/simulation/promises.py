@@ -6,9 +6,13 @@ place, the identity ends: what it had promised stands for ever, and it never vot
 again. Who may be elected and what may be committed on the strength of these is in invariants.py.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raftnet.raft.entry import HEADER_BYTES
+from raftnet.raft.entry import HEADER_BYTES, Entry
+from raftnet.raft.types import SnapshotMeta
+
+_READ_BYTES = 1 << 30
 
 
 class InvariantError(AssertionError):
@@ -24,13 +28,32 @@ class Promise:
     voted_for: int = 0
     entries: dict[int, bytes] = field(default_factory=dict)     # index -> header, checksum in it
     last_index: int = 0
+    snapshot_index: int = 0     # a snapshot holds all up to it, whatever entries say
+    snapshot_term: int = 0
     ended: str = ""         # the invariant that a further promise breaks; "": it may promise
 
     @property
-    def end(self) -> tuple[bytes, int]:
+    def end(self) -> tuple[int, int]:
         """(term, index) of the last entry, comparable: who holds more."""
-        # An entry's header: length, checksum, term, index.
-        return self.entries.get(self.last_index, b"")[8:16], self.last_index
+        header = self.entries.get(self.last_index)
+        return _term(header) if header is not None else self.snapshot_term, self.last_index
+
+    def holds(self, index: int, header: bytes) -> bool:
+        """Whether this committed entry is held; a snapshot contains only committed ones."""
+        return index <= self.snapshot_index or self.entries.get(index) == header
+
+    def install(self, meta: SnapshotMeta) -> None:
+        """A snapshot takes the place of the log up to its index, or of all of it (Raft 7)."""
+        header = self.entries.get(meta.index)
+        if header is None or _term(header) != meta.term:
+            self.entries = {}
+            self.last_index = meta.index
+        self.snapshot_index, self.snapshot_term = meta.index, meta.term
+
+
+def _term(header: bytes) -> int:
+    """An entry's header: length, checksum, term, index, kind."""
+    return int.from_bytes(header[8:16], "big")
 
 
 class Promises:
@@ -47,7 +70,7 @@ class Promises:
     def holds(self, node_id: int, index: int, header: bytes) -> bool:
         """Whether that node's disk confirmed this entry."""
         known = self._by_id.get(node_id)
-        return known is not None and known.entries.get(index) == header
+        return known is not None and known.holds(index, header)
 
     def vote(self, node_id: int, cluster_id: bytes, term: int) -> int:
         """For whom that node's disk says it voted; 0: for nobody."""
@@ -78,6 +101,8 @@ class Promises:
             if job.hard_state is not None:
                 known.term, known.voted_for = job.hard_state.current_term, job.hard_state.voted_for
                 self._check_vote(node.address, replica.node_id, known)
+            if job.install is not None:
+                known.install(job.install)
             for entry in job.entries:
                 for index in range(entry.index, known.last_index + 1):
                     known.entries.pop(index, None)
@@ -110,17 +135,32 @@ class Promises:
                 and known.voted_for not in (0, state.voted_for)):
             raise InvariantError(f"a promise's term and vote survive any crash: {address}: {state} "
                                  f"after term {known.term}, vote {known.voted_for:x}")
+        snapshot = store.snapshot.meta if store.snapshot is not None else None
+        held = {entry.index: entry.data[:HEADER_BYTES] for entry in _log_of(store)}
         for index, header in known.entries.items():
-            # In its place, or else the log's end.
-            held = store.entries[min(index, len(store.entries)) - 1] if store.entries else None
-            if held is None or held.data[:HEADER_BYTES] != header:
-                # Jobs that were under way may have replaced it, or one before it and so all that
-                # followed: then the log shows a later term.
-                if held is None or held.term <= int.from_bytes(header[8:16], "big"):
-                    raise InvariantError(f"a promise's entries survive any crash: {address} lacks "
-                                         f"entry {index}")
+            if held.get(index) == header or snapshot is not None and index <= snapshot.index:
+                continue
+            # Jobs that were under way may have replaced it, or one before it and so all that
+            # followed: then what stands there, or the log's end, shows a later term.
+            other = _term(held[index]) if index in held else store.last_term
+            if other <= _term(header):
+                raise InvariantError(f"a promise's entries survive any crash: {address} lacks "
+                                     f"entry {index}")
+        if known.snapshot_index > (snapshot.index if snapshot is not None else 0):
+            raise InvariantError(f"a promise's entries survive any crash: {address} lacks the "
+                                 f"snapshot up to entry {known.snapshot_index}")
         # What was replayed is durable from now on, whether or not a job told of it.
         known.term, known.voted_for = state.current_term, state.voted_for
-        known.entries = {entry.index: entry.data[:HEADER_BYTES] for entry in store.entries}
-        known.last_index = len(store.entries)
+        known.entries, known.last_index = held, store.last_index
+        if snapshot is not None:
+            known.snapshot_index, known.snapshot_term = snapshot.index, snapshot.term
         self._check_vote(address, store.node_id, known)
+
+
+def _log_of(store) -> Iterator[Entry]:
+    """All entries of the log file."""
+    first = store.log_base_index + 1
+    while first <= store.last_index:
+        entries = store.read_entries(first, _READ_BYTES)
+        yield from entries
+        first = entries[-1].index + 1

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from raftnet.raft.membership import Membership
 from raftnet.replica import Phase, Start
 from raftnet.simulation.network import NetworkProfile
-from raftnet.simulation.node import DiskProfile, SimulatedNode
+from raftnet.simulation.diskwork import DiskProfile
+from raftnet.simulation.node import SimulatedNode
 from raftnet.simulation.promises import InvariantError
 
 _HEAL_LIMIT_MS = 40_000

@@ -23,6 +23,7 @@ from raftnet.storage.replay import Replay, Replayed, Report
 
 LOG_NAME = "log"
 NEW_LOG_NAME = LOG_NAME + NEW_SUFFIX
+FREED_BYTES = 8 * 1024 * 1024  # of a log that was replaced, at a time
 READ_ENTRIES_MAX = 2_000        # of one `read`: bounds how long the loop decodes
 
 
@@ -112,9 +113,24 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file; everything in it is synced already. Waits for a read to end."""
+        self.retire()
+        self._disk.close(self._handle)
+
+    def retire(self) -> None:
+        """Another log took its place, durably: nobody reads it any more. Waits for a read to end;
+        then `free`."""
         with self._reading:
             self._closed = True
-            self._disk.close(self._handle)
+
+    def free(self) -> bool:
+        """Give some of the space of a retired log back, which takes the system long for a whole
+        one; whether it is closed now."""
+        size = self._disk.size(self._handle) - FREED_BYTES
+        if size > 0:
+            self._disk.truncate(self._handle, size)
+            return False
+        self._disk.close(self._handle)
+        return True
 
     @property
     def last(self) -> tuple[int, int]:

@@ -44,6 +44,8 @@ def open_directory(disk, make_node_id: Callable[[], int], report: Report,
             disk.remove(name)           # never renamed, so never relied upon
     healing = read_healing(disk)
     if healing is not None and not healing.done:
+        report(f"{disk.directory}: damaged files are set aside as damaged-{healing.number}.*: "
+               "this was interrupted, and is finished now")
         healing = finish_setting_aside(disk, healing)
     identity = read_identity(disk)
     if identity is None:

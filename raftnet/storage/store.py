@@ -194,7 +194,7 @@ class Store:
 
     @property
     def compacting(self) -> bool:
-        """Whether a compaction is under way: `compaction_step` goes on with it."""
+        """Whether `compaction_step` has something to do."""
         return self._files.compacting
 
     @property
@@ -202,25 +202,11 @@ class Store:
         """Why the last compaction was given up, one line; "" where it was not."""
         return self._files.failed
 
-    @property
-    def entries(self) -> list[Entry]:
-        """The newest replayed entries, until they are taken."""
-        return self._replayed.entries if self._replayed else []
-
     def take_replayed(self) -> Replayed:
         """What was found in the log at the start, once."""
         replayed, self._replayed = self._replayed, None
         assert replayed is not None, "taken once"
         return replayed
-
-    def take_entries(self) -> list[Entry]:
-        """All replayed entries of a log that begins at entry 1, once."""
-        replayed, self._replayed = self._replayed, None
-        entries = replayed.entries if replayed else []
-        older: list[Entry] = []
-        while entries and len(older) < entries[0].index - 1:
-            older += self.read_entries(len(older) + 1, 1 << 30, entries[0].index - 1)
-        return older + entries
 
     # --- beginning and ending a history
 
@@ -356,7 +342,8 @@ class Store:
 
     def compaction_step(self, bytes_max: int = STEP_BYTES) -> bool:
         """Go on with the compaction that a job began: about `bytes_max` of the log are copied and
-        synced. True: none is under way any more, see `compaction_failed`.
+        synced, or some of a replaced log's space is given back. True: nothing is left to do, see
+        `compaction_failed`.
 
         Not while another thread is in `perform`. Raises StorageError: the process must end.
         """

@@ -43,6 +43,7 @@ class Succession:
         self.snapshot = snapshot
         self.failed = ""                                # why the last compaction was given up
         self._successor: Successor | None = None        # of a compaction under way
+        self._retired: list[LogFile] = []               # replaced, their space not yet given back
         self._next_log: LogFile | None = None           # of an install under way
         self._next_snapshot: SnapshotFile | None = None
         self._received: int | None = None               # handle of snapshot.received
@@ -51,7 +52,7 @@ class Succession:
     @property
     def compacting(self) -> bool:
         """Whether `step` has something to do."""
-        return self._successor is not None
+        return self._successor is not None or bool(self._retired)
 
     def append(self, entries: list[Entry], rewinding: set[int]) -> None:
         """As LogFile.append."""
@@ -97,8 +98,7 @@ class Succession:
         self._next_log.take_name()
         self._disk.sync_directory()
         if self.log is not self._next_log:
-            old, self.log = self.log, self._next_log
-            old.close()
+            self._replace_log(self._next_log)
         self._meta.log_end = self.log.last
         self._meta.write_floor()
         self._next_log = self._next_snapshot = None
@@ -173,10 +173,13 @@ class Succession:
             self._disk.remove(name)
 
     def step(self, bytes_max: int = STEP_BYTES) -> bool:
-        """A piece of the compaction under way; True: none is any more. Raises StorageError."""
+        """A piece of the compaction under way, or of giving the space of a replaced log back; True:
+        nothing is left to do. Raises StorageError."""
         successor = self._successor
         if successor is None:
-            return True
+            if self._retired and self._retired[0].free():
+                del self._retired[0]
+            return not self._retired
         try:
             if successor.left_bytes > bytes_max:
                 successor.copy(bytes_max)
@@ -186,12 +189,17 @@ class Succession:
             log.take_name()
         except DiskFullError as error:
             self.abandon(str(error))
-            return True
+            return not self._retired
         self._disk.sync_directory()
         self._successor = None
+        self._replace_log(log)
+        return not self._retired
+
+    def _replace_log(self, log: LogFile) -> None:
+        """`log` has the name, durably."""
         old, self.log = self.log, log
-        old.close()
-        return True
+        old.retire()
+        self._retired.append(old)
 
     def abandon(self, reason: str) -> None:
         """Give up the compaction under way, if there is one; the log goes on as it is."""

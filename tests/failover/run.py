@@ -27,7 +27,7 @@ ELECTIONS_MAX = 2           # because a leader stands still for longer
 _REST_S = 0.005             # of each client between two calls
 _ALONE_S = 0.06             # followers stand still for so long before a leader does, and after
 _STEADY = 100               # answers before the next thing happens
-_WINDOW_S = 1.0             # of throughput before and after, at least
+WINDOW_S = 1.0              # of throughput before and after, at least
 _WINDOW_S_MAX = 5.0
 
 
@@ -49,17 +49,19 @@ class Stop(NamedTuple):
 class FailoverRun:
     """One run, a context manager; `say(text)` hears of its progress.
 
-    `judged`: with the load whose reads can be judged, too.
+    `judged`: with the load whose reads can be judged, too. `window_s`: how long throughput is
+    measured before and after a stop, at least; 0: not at all, where nobody looks at the figures.
     """
 
     def __init__(self, judged: bool, say: Callable[[str], None] = lambda text: None,
-                 clients: int = CLIENTS):
+                 clients: int = CLIENTS, window_s: float = WINDOW_S):
         self.history = History()
         self.known = Known()
         self.gaps_s: list[float] = []           # of the kills
         self.timelines: list[Timeline] = []     # of the kills
         self._say = say
         self._judged = judged
+        self._window_s = window_s
         self._stop = threading.Event()
         self.cluster = LocalCluster(3)
         self._clients = clients
@@ -151,7 +153,7 @@ class FailoverRun:
 
     def _suspended(self, node: NodeProcess, seconds: float, others: Iterable[NodeProcess] = ()
                    ) -> Stop:
-        window_s = min(max(seconds, _WINDOW_S), _WINDOW_S_MAX)
+        window_s = self._window_s and min(max(seconds, self._window_s), _WINDOW_S_MAX)
         term = self._term()
         before = self._rate(window_s)
         start_s = time.monotonic()
@@ -175,7 +177,7 @@ class FailoverRun:
     def _rate(self, seconds: float) -> float:
         count, start_s = len(self.history.answers_s), time.monotonic()
         self._stop.wait(seconds)
-        return max(1, len(self.history.answers_s) - count) / (time.monotonic() - start_s)
+        return max(1, len(self.history.answers_s) - count) / max(0.001, time.monotonic() - start_s)
 
     def _term(self) -> int:
         self.cluster.leader()

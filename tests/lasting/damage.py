@@ -65,12 +65,13 @@ def empty(path: str) -> None:
 # (file, what happens to it)
 CASES = [(LOG_NAME, flip), (LOG_NAME, zero), (LOG_NAME, cut), (LOG_NAME, empty),
          (LOG_NAME, os.remove), (SNAPSHOT_NAME, flip), (SNAPSHOT_NAME, cut),
-         (SNAPSHOT_NAME, os.remove), (META_NAME, zero_all), (META_NAME, cut),
-         (META_NAME, os.remove), (IDENTITY_NAME, flip), (IDENTITY_NAME, os.remove)]
+         (SNAPSHOT_NAME, os.remove), (META_NAME, zero_all), (META_NAME, empty),
+         (META_NAME, os.remove), (IDENTITY_NAME, flip), (IDENTITY_NAME, empty),
+         (IDENTITY_NAME, os.remove)]
 
 
 class DamageRun:
-    """Raises DamageFailure, RaftnetError, AssertionError."""
+    """Cases of damage, each once. Raises DamageFailure, RaftnetError, AssertionError."""
 
     def __init__(self, cases: list[tuple[str, Callable[[str], None]]],
                  say: Callable[[str], None] = lambda text: None):
@@ -160,3 +161,27 @@ def _has_healed(cluster: LocalCluster, node: NodeProcess, old_id: int) -> bool:
     members = {member.node_id: member.voter for member in there.members}
     return (members.get(here.node_id, False) and len(members) == 3
             and here.applied_index >= there.applied_index - 1_000)
+
+
+def refuse_alone(name: str, damage: Callable[[str], None], words: str) -> str:
+    """A lone node whose file is damaged ends with status 1 and one line with these words, and
+    nothing is changed; that line. Raises DamageFailure, RaftnetError."""
+    with LocalCluster(1, arguments=ARGUMENTS) as cluster:
+        node = cluster.start().nodes[0]
+        with Client(cluster.addresses, CALL_S) as client:
+            client.queue().enqueue_many(b"%0200d" % number for number in range(1_000))
+            client.snapshot()
+            client.queue().enqueue_many(b"%0200d" % number for number in range(1_000))
+        node.interrupt()
+        directory = cluster.data_of(node.address)
+        damage(os.path.join(directory, name))
+        before = {each: _read(os.path.join(directory, each)) for each in os.listdir(directory)}
+        status = node.start().wait(_LIMIT_S)
+        after = {each: _read(os.path.join(directory, each)) for each in os.listdir(directory)}
+        said = [line for line in node.log_text().splitlines() if not line.startswith("[")]
+        if status != 1 or len(said) != 1 or words not in said[0]:
+            raise DamageFailure(f"alone, {name}, {damage.__name__}: status {status}, {said}")
+        if before != after:
+            raise DamageFailure(f"alone, {name}, {damage.__name__}: it changes "
+                                f"{[each for each in before if before[each] != after.get(each)]}")
+        return said[0]

@@ -4,7 +4,7 @@ Of processes only on Linux, from /proc; `AVAILABLE` says whether that is there. 
 """
 
 import os
-import resource
+import stat
 import threading
 import time
 from dataclasses import dataclass, field
@@ -67,6 +67,19 @@ def disk_bytes(directory: str) -> int:
     return sum(size for size, _ in files_of(directory).values())
 
 
+def nameless_bytes(pid: int) -> int:
+    """Files that the process has open and that have no name any more: they take space, too."""
+    total = 0
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            status = os.stat(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            continue            # closed meanwhile
+        if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+            total += status.st_size
+    return total
+
+
 @dataclass(slots=True)
 class Sample:
     """One node at one moment."""
@@ -74,7 +87,7 @@ class Sample:
     at_s: float
     rss: int            # bytes
     descriptors: int
-    disk: int           # bytes
+    disk: int           # bytes, of files without a name too
 
 
 @dataclass(slots=True)
@@ -86,7 +99,7 @@ class Samples:
     def take(self, pid: int, directory: str) -> None:
         """One more."""
         self.found.append(Sample(time.monotonic(), rss_bytes(pid), descriptors(pid),
-                                 disk_bytes(directory)))
+                                 disk_bytes(directory) + nameless_bytes(pid)))
 
     def highest(self, name: str, from_share: float = 0.0, to_share: float = 1.0) -> int:
         """The highest `rss`, `descriptors` or `disk` in a part of the time, as shares of it."""
@@ -140,8 +153,3 @@ class Pinger(threading.Thread):
         """For people."""
         return (f"{self.address} answered {self.count} times, the longest took "
                 f"{1000 * self.longest_s:.0f} ms" + (f", ended: {self.error}" if self.error else ""))
-
-
-def own_descriptors() -> int:
-    """How many this process may open."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -5,7 +5,7 @@ import shutil
 import unittest
 
 from tests.membership.nodes import ADDRESS, ID, MembershipCase, data_of
-from tools.processes import HOST, NodeProcess, free_ports
+from tools.processes import HOST, LocalCluster, NodeProcess, free_ports
 
 
 class TestMoved(MembershipCase):
@@ -46,20 +46,29 @@ class TestMoved(MembershipCase):
 
 
 class TestTwoClaimOneAddress(MembershipCase):
-    """A second process says that it is at the address of a living member, and listens elsewhere."""
+    """A second process says that it is at the address of a living member, and listens elsewhere.
+
+    One cluster for all of them: each test sees at its end that the three are as they were.
+    """
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = LocalCluster(3)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.nodes = cls.cluster.start().nodes[:]
 
     def setUp(self):
-        self.nodes = self.founded(3)[:]
         self.serving = self.leader()
         self.member = self.others(self.serving)[0]
         self.before = self.serving.status()
-        self.copy = os.path.join(self.cluster.directory, "copy")
+        self.copy = os.path.join(self.cluster.directory, self.id())
 
     def claim(self, *arguments: str, data: str = "") -> NodeProcess:
         """The second process, started."""
         bind = f"{HOST}:{free_ports(1)[0]}"
-        return self.node("--bind", bind, *arguments, address=self.member.address,
-                         data=data).start()
+        second = self.node("--bind", bind, *arguments, address=self.member.address, data=data)
+        self.addCleanup(second.kill)
+        return second.start()
 
     def see_undisturbed(self) -> None:
         """All three go on; each has heard of it."""

@@ -32,6 +32,7 @@ FAR_PROFILE = "delay 20ms 5ms loss 1%"
 SILENT_PROFILE = "delay 0.1ms"
 CALLERS = 3                 # on each of the two hosts of clients
 FLAPPING_S = 20.0
+STEADY_S = 1.0
 GO_ON_S = 30.0              # until answers go on; nothing here takes a tenth of it
 HEAL_S = 60.0               # until all is equal after a heal
 SPLIT_MAX = 2               # votes of one fault that may be split between two candidates
@@ -61,12 +62,13 @@ class Figures(NamedTuple):
 class PartitionRun:
     """One network and one cluster of `nodes`; a context manager. `say(text)` hears of progress.
 
-    `flap_s`: how long flapping goes on; `hold_s`: how long any other fault lasts, at least.
+    `flap_s`: how long flapping goes on; `hold_s`: how long any other fault lasts, at least;
+    `steady_s`: how long answers are counted before it.
     """
 
     def __init__(self, nodes: int, profile: str, seed: int,
                  say: Callable[[str], None] = lambda text: None, flap_s: float = FLAPPING_S,
-                 hold_s: float = HOLD_S):
+                 hold_s: float = HOLD_S, steady_s: float = STEADY_S):
         self.record = Record()
         self.known = Known()
         self.answers: list[Answer] = []     # of the present load's watchers
@@ -79,6 +81,7 @@ class PartitionRun:
         self._say = say
         self._flap_s = flap_s
         self._hold_s = hold_s
+        self._steady_s = steady_s
         self._stop = threading.Event()
         self._threads: list = []
         self._loads = 0
@@ -202,7 +205,7 @@ class PartitionRun:
             scene = Scene(self.network, leader.host, followers, self.near, self.far, self._profile,
                           self._random, self._stop, self._flap_s)
             steady_s, term = time.monotonic(), self._term()
-            self._stop.wait(1.0)
+            self._stop.wait(self._steady_s)
             start_s = time.monotonic()
             kind.inflict(scene)
             if name not in FLAPPING:

@@ -14,7 +14,8 @@ class TestPartitions(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.run_ = cls.enterClassContext(PartitionRun(3, NEAR_PROFILE, 1, hold_s=HOLD_S))
+        cls.run_ = cls.enterClassContext(PartitionRun(
+            3, NEAR_PROFILE, 1, hold_s=HOLD_S, steady_s=0.0))
 
     def test_a_leader_that_only_clients_reach_answers_no_more(self):
         figures = self.run_.fault("isolated leader, clients reach it")

@@ -1,5 +1,6 @@
 """Whole simulated clusters: fixed seeds stay clean, and broken variants of the code are caught."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from raftnet.raft.core import Raft
 from raftnet.simulation.cluster import Profile, SimulatedCluster
 from raftnet.simulation.faults import KINDS
 from raftnet.simulation.network import NetworkProfile
+from tests.simulation.cores import all_cores
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _SEEDS_MAX = 40
@@ -26,16 +28,24 @@ def _caught(profile: Profile | None = None, seeds: int = _SEEDS_MAX) -> str:
     return ""
 
 
+def run(seed: int) -> tuple[int, bool]:
+    """(highest commit index, whether it is stuck) after a run in a process of the pool."""
+    cluster = SimulatedCluster(seed, count=3 if seed % 2 else 5)
+    cluster.run(20_000)
+    return cluster.invariants.highest_commit, cluster.is_stuck
+
+
 class ClusterTest(unittest.TestCase):
     """Seeds of the real code."""
 
     def test_fixed_seeds_are_clean(self):
-        for seed in range(1, 7):
+        with all_cores() as pool:
+            runs = {seed: pool.submit(run, seed) for seed in range(1, 7)}
+        for seed, ended in runs.items():
             with self.subTest(seed=seed):
-                cluster = SimulatedCluster(seed, count=3 if seed % 2 else 5)
-                cluster.run(20_000)
-                self.assertGreater(cluster.invariants.highest_commit, 2)
-                self.assertFalse(cluster.is_stuck)
+                highest_commit, is_stuck = ended.result()
+                self.assertGreater(highest_commit, 2)
+                self.assertFalse(is_stuck)
 
     def test_every_kind_of_fault_happens(self):
         happened = set()
@@ -60,13 +70,17 @@ class ClusterTest(unittest.TestCase):
         self.assertEqual(courses[0], courses[1])
 
     def test_the_same_seed_gives_the_same_course_under_any_hash_seed(self):
-        hashes = set()
-        for hash_seed in ("0", "1", "4242"):
-            done = subprocess.run(
-                [sys.executable, os.path.join(ROOT, "tools", "simulate.py"), "--seed", "17",
-                 "--seconds", "8"], capture_output=True, text=True, check=True,
-                env={**os.environ, "PYTHONHASHSEED": hash_seed})
-            hashes.add(done.stdout.split("trace ")[1].split()[0])
+        with contextlib.ExitStack() as stack:
+            runs = []
+            for hash_seed in ("0", "1", "4242"):
+                runs.append(stack.enter_context(subprocess.Popen(
+                    [sys.executable, os.path.join(ROOT, "tools", "simulate.py"), "--seed", "17",
+                     "--seconds", "8"], stdout=subprocess.PIPE, text=True,
+                    env={**os.environ, "PYTHONHASHSEED": hash_seed})))
+                stack.callback(runs[-1].kill)
+            texts = [run.communicate()[0] for run in runs]
+        self.assertEqual([run.returncode for run in runs], [0, 0, 0])
+        hashes = {text.split("trace ")[1].split()[0] for text in texts}
         self.assertEqual(len(hashes), 1)
 
 

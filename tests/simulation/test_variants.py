@@ -5,12 +5,10 @@ comes from a search (`python3 -m tests.simulation.variants --search`); it must b
 the simulator changes, because a seed means another course then.
 """
 
-import multiprocessing
-import os
 import unittest
-from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.breaking import Caught
+from tests.simulation.cores import all_cores
 from tests.simulation.variants import VARIANTS, read_record
 
 VARIANTS_MIN = 24
@@ -23,27 +21,34 @@ def replay(name: str, broken: bool) -> Caught | None:
     return VARIANTS[name].run(found["seed"], found["run_ms"], broken)
 
 
-class VariantsTest(unittest.TestCase):
-    """The recorded seeds."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.record = read_record()
+class RecordTest(unittest.TestCase):
+    """What the search left."""
 
     def test_every_variant_has_a_record(self):
+        record = read_record()
         self.assertGreaterEqual(len(VARIANTS), VARIANTS_MIN)
-        self.assertEqual(list(self.record), list(VARIANTS))
-        for name, found in self.record.items():
+        self.assertEqual(list(record), list(VARIANTS))
+        for name, found in record.items():
             with self.subTest(variant=name):
                 self.assertEqual(found["nodes"], VARIANTS[name].nodes)
                 self.assertLessEqual(found["median"], MEDIAN_MAX)
 
+
+class ReplayTest(unittest.TestCase):
+    """The recorded seeds, with and without the variant; as many at once as there are cores."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.record = read_record()
+        pool = cls.enterClassContext(all_cores())
+        longest_first = sorted(cls.record, key=lambda name: -cls.record[name]["run_ms"])
+        cls.runs = {(name, broken): pool.submit(replay, name, broken)
+                    for broken in (True, False) for name in longest_first}
+
     def replayed(self, broken: bool):
-        """(name, what was caught) of every variant; as many at once as there are cores."""
-        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-            runs = {name: pool.submit(replay, name, broken) for name in self.record}
-            for name, run in runs.items():
-                yield name, run.result()
+        """(name, what was caught) of every variant."""
+        for name in self.record:
+            yield name, self.runs[name, broken].result()
 
     def test_every_variant_is_caught_by_its_seed(self):
         for name, caught in self.replayed(broken=True):

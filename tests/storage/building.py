@@ -58,6 +58,11 @@ def open_log(disk, report=nothing) -> tuple[LogFile, list[Entry]]:
     return log, current
 
 
+def replayed(store: Store) -> list[Entry]:
+    """All entries of a small log, as they were found at the start; none after a new beginning."""
+    return store._replayed.entries if store._replayed else []
+
+
 def founded(disk) -> Store:
     """A new store with entry 1."""
     store = open_store(disk)

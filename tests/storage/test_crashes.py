@@ -13,7 +13,7 @@ from raftnet.errors import DiskFullError, StorageError
 from raftnet.raft.types import HardState
 from raftnet.simulation.disk import SimulatedDisk
 from tests.storage.building import (CLUSTER_ID, NODE_ID, entry, founded, job, open_store,
-                                    randint_of)
+                                    randint_of, replayed)
 
 SCHEDULES = 700
 STEPS = 8
@@ -132,7 +132,7 @@ class CrashTest(unittest.TestCase):
     def _check(self, schedule: Schedule, jobs: list) -> None:
         store = schedule.store
         hard_states, logs = schedule.states(jobs)
-        found = store.take_entries()
+        found = replayed(store)
         self.assertIn(store.hard_state, hard_states)
         self.assertIn(found, logs)
         self.assertEqual(store.read_entries(1, 1 << 30), found)
@@ -176,7 +176,7 @@ class CrashTest(unittest.TestCase):
         else:
             disk.kill()
         store = open_store(disk)
-        found = (store.cluster_id, store.hard_state, store.take_entries())
+        found = (store.cluster_id, store.hard_state, replayed(store))
         self.assertIn(found, expected)
         self.assertEqual((store.node_id, store.boot), (NODE_ID, 2))
         if store.cluster_id is None:
@@ -200,7 +200,7 @@ class CrashTest(unittest.TestCase):
             for seed in range(8):
                 left = open_store(disk.crash(randint_of(seed)))
                 self.assertEqual((left.cluster_id, left.hard_state), (CLUSTER_ID, HardState(2, 9)))
-                self.assertEqual(left.entries, [entry(1), entry(2, 2)])
+                self.assertEqual(replayed(left), [entry(1), entry(2, 2)])
 
     def test_the_first_start_may_be_interrupted_anywhere(self):
         for k in range(1, 50):
@@ -219,7 +219,7 @@ class CrashTest(unittest.TestCase):
                     disk.kill()
                 store = open_store(disk)
                 self.assertGreater(store.boot, boots)
-                self.assertEqual((store.cluster_id, store.entries), (None, []))
+                self.assertEqual((store.cluster_id, replayed(store)), (None, []))
                 store.found(CLUSTER_ID, entry(1))
 
     def test_first_start_on_a_disk_full_at_each_byte(self):
@@ -250,7 +250,7 @@ class CrashTest(unittest.TestCase):
                 disk.fail_at(0)
                 store = open_store(disk.crash(randint_of(seed * 100 + k)))
                 self.assertEqual(store.hard_state, HardState(4, 9))
-                self.assertEqual(store.entries, [entry(1), *jobs[0].entries])
+                self.assertEqual(replayed(store), [entry(1), *jobs[0].entries])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage.disk import Disk
 from raftnet.storage.store import Store
 from tests.storage.building import (CLUSTER_ID, NODE_ID, copy_files, entries, entry, founded, job,
-                                    nothing, open_store)
+                                    nothing, open_store, replayed)
 
 
 def _log(store: Store) -> list:
@@ -25,7 +25,7 @@ class HistoryTest(unittest.TestCase):
         disk = SimulatedDisk()
         store = open_store(disk)
         self.assertEqual((store.node_id, store.boot, store.cluster_id), (NODE_ID, 1, None))
-        self.assertEqual((store.hard_state, store.entries), (HardState(), []))
+        self.assertEqual((store.hard_state, replayed(store)), (HardState(), []))
         self.assertEqual(disk.list(), ["log", "meta"])
 
     def test_node_id_stays_and_boot_counts(self):
@@ -42,8 +42,9 @@ class HistoryTest(unittest.TestCase):
         store.close()
         store = open_store(disk)
         self.assertEqual((store.cluster_id, store.hard_state), (CLUSTER_ID, HardState(1)))
-        self.assertEqual(store.take_entries(), [entry(1)])
-        self.assertEqual(store.take_entries(), [])
+        self.assertEqual(store.take_replayed(), (0, 0, [(1, 1)], [], [entry(1)]))
+        with self.assertRaises(AssertionError):
+            store.take_replayed()
         store.perform([job([], 2, 77)])
         store.forget()
         # It may come back to that cluster, and must not vote there again in term 2.
@@ -54,7 +55,7 @@ class HistoryTest(unittest.TestCase):
         store.close()
         store = open_store(disk)
         self.assertEqual((store.cluster_id, store.hard_state), (b"j" * 16, HardState(4)))
-        self.assertEqual(store.entries, entries(1, 3, term=4))
+        self.assertEqual(replayed(store), entries(1, 3, term=4))
         self.assertEqual((store.node_id, store.boot), (NODE_ID, 3))
 
     def test_forgets_a_cluster_of_a_lone_founder_also_when_interrupted(self):
@@ -99,7 +100,7 @@ class HistoryTest(unittest.TestCase):
                 disk.bytes_left = None
                 store.found(CLUSTER_ID, entry(1))
             left = open_store(copy_files(disk))
-            self.assertEqual((left.cluster_id, left.entries), (CLUSTER_ID, [entry(1)]))
+            self.assertEqual((left.cluster_id, replayed(left)), (CLUSTER_ID, [entry(1)]))
 
     def test_no_promise_without_an_identity(self):
         for wrong in (job([], 3, 4), job(entries(1, 1), 1)):
@@ -118,7 +119,7 @@ class PerformTest(unittest.TestCase):
         self.assertEqual(disk.operations - before, 6)
         store = open_store(copy_files(disk))
         self.assertEqual(store.hard_state, HardState(3, 8))
-        self.assertEqual(store.entries, [entry(1), *entries(2, 3), *entries(4, 4, term=3)])
+        self.assertEqual(replayed(store), [entry(1), *entries(2, 3), *entries(4, 4, term=3)])
         self.assertEqual(store.read_entries(2, 1, last_max=2), entries(2, 2))
 
     def test_nothing_to_do_writes_nothing(self):
@@ -138,12 +139,12 @@ class PerformTest(unittest.TestCase):
                 store.perform(jobs)
                 self.assertGreater(budget, 4 * 61 - 1)
             except DiskFullError:
-                self.assertEqual(open_store(copy_files(disk)).entries, [entry(1)])
+                self.assertEqual(replayed(open_store(copy_files(disk))), [entry(1)])
                 disk.bytes_left = None
                 store.perform(jobs + [job(entries(5, 5, term=5), 5, 1)])
                 self.assertEqual(store.last_index, 5)
             store = open_store(copy_files(disk))
-            self.assertEqual(store.entries[:4], [entry(1), *entries(2, 2, term=2),
+            self.assertEqual(replayed(store)[:4], [entry(1), *entries(2, 2, term=2),
                                                  *entries(3, 4, term=4)])
             self.assertGreaterEqual(store.hard_state.current_term, 4)
 
@@ -208,7 +209,7 @@ class RefusalTest(unittest.TestCase):
             disk = copy_files(disk, log=disk.get("log")[:size])
             founding = open_store(disk)
             founding.found(CLUSTER_ID, entry(1))
-            self.assertEqual(open_store(copy_files(disk)).entries, [entry(1)])
+            self.assertEqual(replayed(open_store(copy_files(disk))), [entry(1)])
 
     def test_what_a_founding_left_is_dropped(self):
         disk = SimulatedDisk()
@@ -216,7 +217,7 @@ class RefusalTest(unittest.TestCase):
         disk.remove("identity")
         lines = []
         store = open_store(disk, lines.append)
-        self.assertEqual((store.cluster_id, store.entries, store.hard_state, store.boot),
+        self.assertEqual((store.cluster_id, replayed(store), store.hard_state, store.boot),
                          (None, [], HardState(1), 2))
         self.assertRegex(lines[0], "simulated/log: founding or joining was interrupted")
 
@@ -244,7 +245,7 @@ class RealDiskTest(unittest.TestCase):
                 file.write(b"torn")
             lines = []
             store = open_store(Disk(directory), lines.append)
-            self.assertEqual(store.take_entries(), [entry(1), *entries(2, 50, term=2)])
+            self.assertEqual(replayed(store), [entry(1), *entries(2, 50, term=2)])
             self.assertEqual((store.hard_state, store.boot), (HardState(2, 9), 2))
             self.assertRegex(lines[0], "/log: torn tail of an unfinished write: cut 4 bytes")
             store.close()

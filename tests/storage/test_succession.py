@@ -10,12 +10,14 @@ from unittest import mock
 from raftnet.errors import DiskFullError, StorageError
 from raftnet.raft.types import HardState
 from raftnet.simulation.disk import SimulatedDisk
-from raftnet.storage import compaction, succession
+from raftnet.storage import logfile
 from raftnet.storage.disk import Disk
 from raftnet.storage.snapshot import RECEIVED_NAME, SnapshotFile
 from raftnet.storage.store import Job, Store
 from tests.storage.building import (CLUSTER_ID, compact_job, content, copy_files, entries, entry,
                                     founded, install_job, job, make_snapshot, open_store)
+
+STEP_BYTES = 150
 
 
 def store_with(disk, count: int, term: int = 1) -> Store:
@@ -28,7 +30,7 @@ def store_with(disk, count: int, term: int = 1) -> Store:
 
 def finish(store: Store) -> None:
     """All steps of the compaction."""
-    while not store.compaction_step():
+    while not store.compaction_step(STEP_BYTES):
         pass
 
 
@@ -141,12 +143,6 @@ class InstallTest(Reopening):
 
 class CompactTest(Reopening):
 
-    def setUp(self):
-        for module in (compaction, succession):
-            steps = mock.patch.object(module, "STEP_BYTES", 150)
-            steps.start()
-            self.addCleanup(steps.stop)
-
     def test_the_log_begins_at_the_base(self):
         for base in (0, 5, 19, 20):
             disk = SimulatedDisk()
@@ -166,8 +162,9 @@ class CompactTest(Reopening):
         store = store_with(disk, 200)
         store.perform([compact_job(disk, 20, 1, 20)])
         sizes = []
-        while not store.compaction_step():
-            sizes.append(len(disk.get("log.new")))
+        while store.log_base_index == 0:
+            store.compaction_step(STEP_BYTES)
+            sizes.append(len(disk.get("log.new")) if disk.exists("log.new") else sizes[-1])
         self.assertGreater(len(sizes), 20)
         self.assertLess(max(b - a for a, b in zip(sizes, sizes[1:])), 150 * 61 // 45 + 61)
 
@@ -203,7 +200,7 @@ class CompactTest(Reopening):
                 first = chance.randint(snapshot_index + 1, len(log))
                 rewound = True
             elif what == 2:
-                store.compaction_step()
+                store.compaction_step(STEP_BYTES)
                 continue
             count = chance.randint(1, 3)
             new = entries(first, first + count - 1, term=term)
@@ -229,9 +226,9 @@ class CompactTest(Reopening):
         disk = SimulatedDisk()
         store = store_with(disk, 30)
         store.perform([compact_job(disk, 20, 1, 20)])
-        store.compaction_step()
+        store.compaction_step(STEP_BYTES)
         store.perform(install_job(store, disk, 40, 1))
-        self.assertTrue(store.compaction_step())
+        finish(store)
         self.assertIn("came from the leader", store.compaction_failed)
         self.assertEqual((content(store)[0], store.last_index), ((40, 1), 40))
         self.assert_reopens(disk, store)
@@ -328,7 +325,7 @@ class RealDiskTest(unittest.TestCase):
         try:
             for number in range(1, 25):
                 store.perform([compact_job(disk, 350, 1, 300 + number, number)])
-                while not store.compaction_step():
+                while not store.compaction_step(STEP_BYTES):
                     pass
                 store.perform([Job(1, None, entries(400 + number, 400 + number))])
         finally:
@@ -337,6 +334,26 @@ class RealDiskTest(unittest.TestCase):
         self.assertEqual(wrong, [])
         self.assertGreater(reads[0], 0)
         self.assertEqual((store.log_base_index, store.last_index), (324, 424))
+
+    def test_the_space_of_a_replaced_log_comes_back_in_pieces(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        disk = Disk(os.path.join(folder.name, "data"))
+        store = store_with(disk, 400)
+        self.addCleanup(store.close)
+        with mock.patch.object(logfile, "FREED_BYTES", 5_000):
+            for jobs in ([compact_job(disk, 350, 1, 300)], install_job(store, disk, 500, 1)):
+                old = store._files.log.handle
+                store.perform(jobs)
+                sizes = []
+                while not store.compaction_step():
+                    if store._files.log.handle != old:
+                        sizes.append(os.fstat(old).st_size)
+                self.assertEqual(sizes, sorted(sizes, reverse=True))
+                with self.assertRaises(OSError):
+                    os.fstat(old)
+        self.assertGreaterEqual(len(sizes), 1)
+        self.assertFalse(store.compacting)
 
 
 if __name__ == "__main__":

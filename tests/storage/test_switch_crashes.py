@@ -6,13 +6,11 @@ acknowledged, and the node can go on.
 """
 
 import unittest
-from unittest import mock
 
 from raftnet.errors import DamagedError, DiskFullError, StorageError
 from raftnet.founding import cluster_id_of
 from raftnet.raft.types import HardState
 from raftnet.simulation.disk import SimulatedDisk
-from raftnet.storage import compaction, succession
 from raftnet.storage.store import Image, Job, Store
 from tests.storage.building import (CLUSTER_ID, MEMBERSHIP, NODE_ID, PIECES, compact_job, content,
                                     copy_files, entries, founded, install_job, job, nothing,
@@ -24,10 +22,6 @@ SEEDS = 4       # power losses for each failing operation, besides a kill
 class SwitchCrashTest(unittest.TestCase):
 
     def setUp(self):
-        for module in (compaction, succession):
-            steps = mock.patch.object(module, "STEP_BYTES", 100)
-            steps.start()
-            self.addCleanup(steps.stop)
         self.where = ""
 
     def _formatMessage(self, msg, standard):
@@ -104,8 +98,8 @@ class SwitchCrashTest(unittest.TestCase):
                 new = entries(first, first + 1, term=term)
                 store.perform([Job(1, HardState(term, 7), new)])
                 acknowledged[first - 1:] = new
-                store.compaction_step()
-            while not store.compaction_step():
+                store.compaction_step(100)
+            while not store.compaction_step(100):
                 pass
             self.assertEqual(store.log_base_index, 6)
 
@@ -167,7 +161,7 @@ class SwitchCrashTest(unittest.TestCase):
                 except DiskFullError:
                     store.perform(jobs)
                 promised = [store.last_index, store.hard_state]
-                while not store.compaction_step():
+                while not store.compaction_step(100):
                     pass
         except StorageError as error:
             self.assertNotIn("\n", str(error))
@@ -177,9 +171,9 @@ class SwitchCrashTest(unittest.TestCase):
             self.assertGreaterEqual(store.last_index, promised[0])
             self.assertGreaterEqual(store.hard_state.current_term, promised[1].current_term)
         else:
+            disk.fail_at(0)
             self.assertEqual((store.last_index, store.hard_state), (19, HardState(5, 2)))
             self.assertEqual(content(store)[0], (17, 5))
-            disk.fail_at(0)
             left = open_store(disk.crash(randint_of(k)))
             self.assertEqual(content(left), content(store))
 

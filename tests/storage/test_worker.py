@@ -7,7 +7,6 @@ from unittest import mock
 from raftnet.errors import StorageError
 from raftnet.raft.types import HardState
 from raftnet.simulation.disk import SimulatedDisk
-from raftnet.storage import compaction, succession
 from raftnet.storage import worker as worker_module
 from raftnet.storage.store import Job
 from raftnet.storage.worker import DiskWorker
@@ -84,8 +83,8 @@ class TestDiskWorker(unittest.TestCase):
         self.assertEqual(seen[0], (0, 0))
 
     def test_a_compaction_goes_on_between_the_jobs_and_wakes_at_the_end(self):
-        with (mock.patch.object(compaction, "STEP_BYTES", 500),
-              mock.patch.object(succession, "STEP_BYTES", 500)):
+        real = self.store.compaction_step
+        with mock.patch.object(self.store, "compaction_step", lambda: real(500)):
             for number in range(1, 101):
                 self.worker.submit(self.job(number))
             self.wait_until(lambda: self.worker.done == 100)
@@ -100,8 +99,7 @@ class TestDiskWorker(unittest.TestCase):
         self.assertEqual(self.store.snapshot.meta.index, 30)
 
     def test_a_compaction_that_is_under_way_does_not_hold_up_the_end(self):
-        with mock.patch.object(succession, "STEP_BYTES", -1), \
-                mock.patch.object(compaction, "STEP_BYTES", 1):
+        with mock.patch.object(self.store, "compaction_step", lambda: False):
             compact = compact_job(self.disk, 1, 1, 1)
             self.worker.submit(self.job(1))
             self.worker.submit(compact)

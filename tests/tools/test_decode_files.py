@@ -5,6 +5,7 @@ import io
 import os
 import tempfile
 import unittest
+from unittest import mock
 
 from raftnet.errors import CorruptFileError
 from raftnet.founding import Founders
@@ -14,9 +15,10 @@ from raftnet.raft.types import HardState
 from raftnet.storage.disk import Disk
 from raftnet.storage.metafile import SLOT_OFFSETS
 from raftnet.storage.records import HEADER_BYTES, PREFIX_BYTES, encode_prefix
-from raftnet.storage.store import Job, Store
+from raftnet.storage.snapshot import write_snapshot
+from raftnet.storage.store import Compaction, Job, Store
 from raftnet.wire import commands, requests
-from tools import decode
+from tools import decode, filetext
 from tools.filetext import last_membership, log_lines, meta_lines
 
 NODE_ID = 0x1122334455667788
@@ -34,6 +36,8 @@ class DataDirectory(unittest.TestCase):
     """One founded node's directory: entry 1, entries 2 to 4 of term 2."""
 
     def setUp(self):
+        # Nobody writes to what is damaged here.
+        self.enterContext(mock.patch.object(filetext, "_WRITING_S", 0.0))
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
@@ -155,6 +159,19 @@ class Log(DataDirectory):
         self.assertEqual([member.address for member in last_membership(self.directory).members],
                          [ADDRESS])
         self.assertIsNone(last_membership(os.path.join(self.directory, "nowhere")))
+
+    def test_last_membership_of_a_log_that_begins_behind_it(self):
+        member = Member(NODE_ID, "127.0.0.1:7", True)
+        disk = Disk(self.directory)
+        meta = write_snapshot(disk, "snapshot.made-1", 3, 2, 1, Membership(b"c" * 16, (member,)), 5,
+                              b"c" * 16, [b"state"])
+        self.store.perform([Job(1, None, [], compact=Compaction("snapshot.made-1", meta, 3))])
+        while not self.store.compaction_step():
+            pass
+        self.assertEqual(last_membership(self.directory).members, (member,))
+        header, record, _ = log_lines(self.directory)
+        self.assertIn("begins after index 3 term 2", header)
+        self.assertIn("index 4", record)
 
 
 class Meta(DataDirectory):

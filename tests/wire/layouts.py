@@ -17,7 +17,8 @@ from raftnet.raft import entry as entries
 from raftnet.raft import membership as memberships
 from raftnet.raft.entry import EntryKind
 from raftnet.raft.types import Snapshot
-from raftnet.storage import metafile, records
+from raftnet.simulation.disk import SimulatedDisk
+from raftnet.storage import damage, metafile, records, snapshot
 from raftnet.wire import commands, frames, joining, requests, snapshots
 from raftnet.wire.commands import Operation
 from raftnet.wire.frames import FrameReader, Kind
@@ -151,6 +152,37 @@ def _seal(at: int, start: int, stop: int | None = None, begun: int = 0):
     def seal(data: bytes) -> bytes:
         return data[:at] + crc32(data[start:stop], begun).to_bytes(4, "big") + data[at + 4:]
     return seal
+
+
+def _seal_end(data: bytes) -> bytes:
+    """A checksum at the end, over all before it."""
+    return data[:-4] + crc32(data[:-4]).to_bytes(4, "big")
+
+
+def _snapshot_header(data: bytes) -> tuple:
+    found = snapshot.decode_header(data, "")
+    assert found.end == len(data)
+    return (found.cluster_id, found.index, found.term, found.membership_index, found.digest,
+            memberships.encode_membership(found.membership))
+
+
+_MEMBERSHIP = memberships.encode_membership(memberships.Membership(bytes(16), ()))
+_SNAPSHOT_HEADER = snapshot.encode_header(bytes(16), 7, 2, 1, memberships.Membership(
+    bytes(16), ()), 5)
+_HEADER_CHECKSUM = crc32(_SNAPSHOT_HEADER[:-4])
+
+
+def _snapshot_file(blocks: bytes, end: bytes | None = None) -> snapshot.SnapshotFile:
+    """A file of these blocks."""
+    data = _SNAPSHOT_HEADER + blocks
+    disk = SimulatedDisk()
+    disk.put("file", data + (snapshot.encode_end(len(data), crc32(data)) if end is None else end))
+    return snapshot.SnapshotFile.open(disk, "file")
+
+
+def _healing(data: bytes) -> tuple:
+    found = damage.decode_healing(data, "")
+    return found.done, found.number, found.cluster_id, list(found.contacts)
 
 
 def _machine() -> Machine:
@@ -361,19 +393,41 @@ LAYOUTS = {
     ("Meta slot",): of_tuple(
         lambda data: metafile.decode_slot(data, ""),
         lambda *values: metafile.encode_slot(metafile.MetaState(*values)),
-        "sequence current_term voted_for node_id boot", ("magic", "format", "checksum"),
-        _seal(48, 0, 48), magic=b"RNMETA", format=1),
+        "sequence current_term voted_for node_id boot floor_term floor_index",
+        ("magic", "format", "checksum"), _seal(64, 0, 64), magic=b"RNMETA", format=2),
     ("Identity",): Layout(
         lambda data: metafile.decode_identity(data, "")._asdict(), lambda data: data,
-        {"magic": b"RNIDEN", "format": 1}, ("magic", "format", "checksum"), _seal(32, 0, 32)),
+        {"magic": b"RNIDEN", "format": 2}, ("magic", "format", "checksum"), _seal(32, 0, 32)),
     ("Log header",): of_tuple(
         lambda data: records.decode_header(data, ""), records.encode_header,
-        "base_index base_term", ("magic", "format", "checksum"), _seal(24, 0, 24),
-        magic=b"RNLOG\0", format=1),
+        "base_index base_term node_id", ("magic", "format", "checksum"), _seal(32, 0, 32),
+        magic=b"RNLOG\0", format=2),
     ("Record",): of_tuple(
         _record, lambda synced, data: records.encode_prefix(synced, records.HEADER_BYTES, data)
         + data, "synced_offset entry", ("marker", "check"),
         _seal(4, 8, 8 + 33, records.HEADER_BYTES), marker=b"RREC", synced_offset=20, entry=ENTRY),
+    ("Snapshot header",): of_tuple(
+        _snapshot_header, lambda cluster_id, index, term, membership_index, digest, membership:
+        snapshot.encode_header(cluster_id, index, term, membership_index,
+                               memberships.decode_membership(membership), digest),
+        "cluster_id index term membership_index digest membership",
+        ("magic", "format", "membership_bytes", "checksum"), _seal_end, magic=b"RNSNAP", format=2,
+        membership_index=5, membership_bytes=len(_MEMBERSHIP), membership=_MEMBERSHIP),
+    ("Snapshot block",): of_tuple(
+        lambda data: list(_snapshot_file(data).pieces()),
+        lambda piece: snapshot.encode_block(piece, len(_SNAPSHOT_HEADER), _HEADER_CHECKSUM),
+        "data", ("length", "check"), _seal(4, 8, None, len(_SNAPSHOT_HEADER) ^ _HEADER_CHECKSUM),
+        length=5, data=b"piece"),
+    ("Snapshot end",): of_tuple(
+        lambda data: (_snapshot_file(b"", data).meta.size,),
+        lambda size: snapshot.encode_end(size - 16, crc32(_SNAPSHOT_HEADER)), "size",
+        ("length", "checksum"), lambda data: _seal(12, 0, 12, crc32(_SNAPSHOT_HEADER))(data),
+        length=0, size=len(_SNAPSHOT_HEADER) + 16),
+    ("Healing marker",): of_tuple(
+        _healing, lambda done, number, cluster_id, contacts: damage.encode_healing(
+            damage.Healing(tuple(contacts), cluster_id, done, number)),
+        "done number cluster_id contacts", ("magic", "format", "checksum"), _seal_end,
+        magic=b"RNHEAL", format=2),
     ("Piece of the state", "Head of the state"): of_tuple(
         _state_head, _state_head_again,
         "applied_index digest time_ms state_version next_message_id next_wait",

@@ -26,7 +26,7 @@ from raftnet.raft.entry import HEADER_BYTES as ENTRY_HEADER_BYTES
 from raftnet.raft.entry import PAYLOAD_BYTES_MAX, EntryKind, decode_entry, encode_entry
 from raftnet.raft import membership as memberships
 from raftnet.raft.membership import QuorumRule, decode_membership, quorum
-from raftnet.storage import metafile, records
+from raftnet.storage import metafile, records, snapshot
 from raftnet.wire import address, commands, frames, joining, requests, snapshots
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.frames import FrameReader, Kind
@@ -88,6 +88,7 @@ SENTENCES = [
     f"the {records.PREFIX_BYTES - 8 + ENTRY_HEADER_BYTES} bytes after it",
     f"the {ENTRY_HEADER_BYTES} bytes of the entry's header",
     f"at byte {records.HEADER_BYTES} of the file",
+    f"of the data: 1 to {snapshot.BLOCK_BYTES_MAX:,}",
     f"length | of what follows the checksum: {ENTRY_HEADER_BYTES - 8} + the bytes of the payload",
     f"CRC-32 of the {metafile.SLOT_BYTES - 4} bytes before",
     f"CRC-32 of the {metafile.IDENTITY_BYTES - 4} bytes before",
@@ -181,7 +182,7 @@ class TablesTest(unittest.TestCase):
         self.assertEqual(metafile.FORMAT, records.FORMAT)
         rows = [row for rows in DOCUMENT.layouts().values() for row in rows
                 if row["field"] == "format"]
-        self.assertEqual([row["meaning"] for row in rows], [str(metafile.FORMAT)] * 3)
+        self.assertEqual([row["meaning"] for row in rows], [str(metafile.FORMAT)] * 5)
 
     def test_quorum_rules(self):
         rounding = {"floor": math.floor, "ceil": math.ceil}
