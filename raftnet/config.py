@@ -104,6 +104,7 @@ class SnapshotConfig:
     slice_messages: int = 10_000            # of a replaced machine, given back in a turn
     retry_ms: int = 60_000                  # after one that failed
     kept_ms: int = 60_000                   # a replaced snapshot stays readable for a backup
+    kept_max: int = 2                       # so many replaced ones
     askers_max: int = 100                   # clients that wait for a snapshot; then BUSY
 
 

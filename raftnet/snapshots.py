@@ -195,7 +195,7 @@ class Snapshots:
         old, self._current = self._current, replica.store.snapshot
         if old is not None:
             self._kept[old] = replica.now_ms + self._config.kept_ms
-            if len(self._kept) > _KEPT_MAX:     # each takes its whole size of the disk
+            if len(self._kept) > self._config.kept_max:   # each takes its size of the disk
                 self._kept.pop(oldest := min(self._kept, key=self._kept.get))
                 oldest.close()
         meta = self._current.meta
