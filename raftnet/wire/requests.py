@@ -25,8 +25,8 @@ _REPLY_ENQUEUED = struct.Struct(">QIBQ")
 _RESULT = struct.Struct(">IB")
 _LOG = struct.Struct(">BQI")
 _LOG_REPLY = struct.Struct(">QQQI")
-_STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBBQHII")
-_MEMBER_STATUS = struct.Struct(">QBBBQIIIH")
+_STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBBQHIIQBQQ")
+_MEMBER_STATUS = struct.Struct(">QBBBQIIIHQQ")
 _U16 = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
 UNKNOWN_AGE = 0xFFFFFFFF
@@ -296,6 +296,8 @@ class MemberStatus:
     rtt_ms: int = UNKNOWN_AGE       # the usual round trip, as the answering node measured it
     rtt_slow_ms: int = UNKNOWN_AGE  # nine of ten are not slower
     loss_permille: int = 0          # of the answering node's heartbeats
+    snapshot_bytes: int = 0         # written there, of a snapshot that the leader sends it
+    snapshot_size: int = 0          # of that snapshot; 0: none is sent
 
 
 @dataclass(slots=True)
@@ -325,6 +327,18 @@ class NodeStatus:
     heartbeat_ms: int = 0           # how often it speaks, or would, as a leader
     election_timeout_ms: int = 0    # its lower bound
     timing: str = ""                # why these are as they are
+    log_bytes: int = 0              # of the log file
+    disk_full: bool = False         # what was to be written waits for room
+    snapshot_bytes: int = 0         # here, of a snapshot that the leader sends this node
+    snapshot_size: int = 0          # of that snapshot; 0: none comes
+    note: str = ""                  # what it does just now beside its role, for people; or ""
+    # Its damaged files were set aside, and it asks these to be taken in again; []: not so.
+    healing_contacts: list[str] = field(default_factory=list)
+
+    @property
+    def heals(self) -> bool:
+        """Whether it comes back to its cluster after damage, and was not taken in yet."""
+        return bool(self.healing_contacts)
 
 
 def encode_status(status: NodeStatus) -> bytes:
@@ -334,16 +348,18 @@ def encode_status(status: NodeStatus) -> bytes:
         status.commit_index, status.applied_index, status.last_index, status.snapshot_index,
         status.stable_index, status.digest, status.founded, status.quorum_rule,
         status.membership_index, status.state_version, status.heartbeat_ms,
-        status.election_timeout_ms)]
-    parts += (pack_string(status.address), pack_string(status.leader),
-              pack_string(status.version), pack_string(status.timing),
-              _U16.pack(len(status.members)))
+        status.election_timeout_ms, status.log_bytes, status.disk_full, status.snapshot_bytes,
+        status.snapshot_size)]
+    parts += (*map(pack_string, (status.address, status.leader, status.version, status.timing,
+                                 status.note)), _U16.pack(len(status.members)))
     for member in status.members:
         parts.append(_MEMBER_STATUS.pack(
             member.node_id, member.voter, member.stays, member.reachable, member.match_index,
-            member.silent_ms, member.rtt_ms, member.rtt_slow_ms, member.loss_permille))
+            member.silent_ms, member.rtt_ms, member.rtt_slow_ms, member.loss_permille,
+            member.snapshot_bytes, member.snapshot_size))
         parts.append(pack_string(member.address))
-    parts += (_U16.pack(len(status.target)), *map(pack_string, status.target))
+    for strings in (status.target, status.healing_contacts):
+        parts += (_U16.pack(len(strings)), *map(pack_string, strings))
     return b"".join(parts)
 
 
