@@ -81,8 +81,10 @@ def _peer_message(kind: int, body: bytes) -> tuple[str, list[Entry]]:
         if name == "entries":
             entries = value
             value = describe_entries(value)
-        elif name == "from_file":
+        elif name in ("from_file", "count"):
             continue            # not on the wire
+        elif isinstance(value, bytes):
+            value = f"{len(value)} bytes: {_hex(value)}"
         elif isinstance(value, bool):
             value = "yes" if value else "no"
         parts.append(f"{name} {value}")

@@ -301,8 +301,9 @@ class Invariants:
         if before is not None and log.membership_index > before.last_index:
             # Appended since the last look: what was committed meanwhile was so before or after it.
             deciding.append(log.membership_before)
-        first = before.commit_index + 1 if before is not None else log.snapshot_index + 1
-        for entry in _entries_of(node, min(first, log.memory_from), log.commit_index):
+        first = (before.commit_index + 1 if before is not None
+                 else min(log.snapshot_index + 1, log.memory_from))
+        for entry in _entries_of(node, first, log.commit_index):
             index, seen = entry.index, (entry.term, crc32(entry.data))
             if index not in self._committed:
                 self._committed[index] = seen

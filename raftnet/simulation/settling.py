@@ -1,8 +1,8 @@
 """Settling: the second phase of a simulation. Everything heals; what must come of it, in time.
 
 Rules: every node runs and is reached. Then a leader is there, every client and every operator is
-answered, all members whose data is whole are equal, emptied nodes are members again and twins are
-no more, learners are voters unless they stay learners, a target that can be reached is reached, and
+answered, all members whose data is whole are equal, emptied and healed nodes are members again and
+twins are no more, logs are cut, learners are voters unless they stay learners, a target that can be reached is reached, and
 whoever was removed knows it. Last, a follower that was cut off for a while, and removed nodes that
 begin anew, cost the settled leader nothing. Where no quorum of whole nodes is left none of this can
 be asked for; SimulatedCluster.can_decide says how that comes about.
@@ -19,6 +19,7 @@ from raftnet.simulation.network import NetworkProfile
 from raftnet.simulation.diskwork import DiskProfile
 from raftnet.simulation.node import SimulatedNode
 from raftnet.simulation.promises import InvariantError
+from raftnet.simulation.snapshotrules import why_too_long
 
 _HEAL_LIMIT_MS = 40_000
 _SLOWNESS_REMEMBERED = 5        # times as long: timeouts that were measured on a slow network
@@ -139,6 +140,9 @@ class Settling:
                     return f"{node.address} does not know that it was removed"
             elif (replica.machine.applied_index, replica.machine.digest) != applied:
                 return f"{node.address} is not equal"
+            too_long = why_too_long(node)
+            if too_long:
+                return too_long
         return self._what_is_missing_of(membership)
 
     def _what_is_missing_of(self, membership: Membership) -> str:
@@ -199,7 +203,9 @@ class Settling:
             return cluster.is_foreign(node) and (
                 not wanted or len(replica.raft.membership.members) != 1)
         joining = replica.greetings.joining
-        if joining is None:
+        if replica.store.healing is not None:
+            contacts = replica.store.healing.contacts
+        elif joining is None:
             contacts = replica.greetings.founders.addresses
         elif node.start.join == joining.contact or wanted:
             contacts = [joining.contact]

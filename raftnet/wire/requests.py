@@ -366,14 +366,15 @@ def encode_status(status: NodeStatus) -> bytes:
 def decode_status(body: bytes) -> NodeStatus:
     """Raises MalformedError."""
     (cluster_id, node_id, boot, role, term, commit, applied, last, snapshot, stable, digest,
-     founded, rule, membership_index, state_version, heartbeat_ms,
-     election_timeout_ms) = unpack_head(_STATUS_REPLY, body, "STATUS_REPLY")
+     founded, rule, membership_index, state_version, heartbeat_ms, election_timeout_ms, log_bytes,
+     disk_full, snapshot_bytes, snapshot_size) = unpack_head(_STATUS_REPLY, body, "STATUS_REPLY")
     if role >= len(ROLES):
         raise MalformedError(f"STATUS_REPLY: role {role} is unknown")
     address, offset = unpack_string(body, _STATUS_REPLY.size)
     leader, offset = unpack_string(body, offset)
     version, offset = unpack_string(body, offset)
     timing, offset = unpack_string(body, offset)
+    note, offset = unpack_string(body, offset)
     if offset + 2 > len(body):
         raise MalformedError("STATUS_REPLY: too short")
     (count,) = _U16.unpack_from(body, offset)
@@ -388,11 +389,13 @@ def decode_status(body: bytes) -> NodeStatus:
                                     unpack_flag(fields[3]), fields[4], fields[5],
                                     unpack_flag(fields[2]), *fields[6:]))
     target, offset = unpack_strings(body, offset, "STATUS_REPLY")
+    contacts, offset = unpack_strings(body, offset, "STATUS_REPLY")
     check_end(offset, body, "STATUS_REPLY")
     return NodeStatus(cluster_id, node_id, boot, ROLES[role], term, commit, applied, last, snapshot,
                       stable, digest, unpack_flag(founded), rule, address, leader, version, members,
                       membership_index, state_version, target, heartbeat_ms,
-                      election_timeout_ms, timing)
+                      election_timeout_ms, timing, log_bytes, unpack_flag(disk_full),
+                      snapshot_bytes, snapshot_size, note, contacts)
 
 
 def describe_error(code: int) -> str:

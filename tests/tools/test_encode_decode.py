@@ -139,9 +139,12 @@ class Kinds(unittest.TestCase):
             types.PreVote(3, 4, 2), types.PreVoteReply(2, 3, True), types.Vote(3, 4, 2, True),
             types.VoteReply(3, False), types.Append(2, 5, 2, 4, [entry]),
             types.AppendReply(2, False, 5, 4, 1), types.Heartbeat(2, 3, 9, 1000),
-            types.HeartbeatReply(2, 9, 1000), types.TimeoutNow(6))]
+            types.HeartbeatReply(2, 9, 1000), types.TimeoutNow(6),
+            types.Snapshot(3, 7, 2, 9, 171, 5, b"abc"),
+            types.SnapshotReply(3, 7, 2, 171, 5, 8))]
         words = ["term 3 last_log_index 4", "for_term 3 granted yes", "transfer yes",
-                 "granted no", "prev_log_index 5", "hint_index 4", "round 9", "round 9", "term 6"]
+                 "granted no", "prev_log_index 5", "hint_index 4", "round 9", "round 9", "term 6",
+                 "offset 5 data 3 bytes: 616263", "next_offset 8 damaged no"]
         return {kind: (body, text) for (kind, body), text in zip(peers, words)} | {
             Kind.HELLO: (hello, "node 000000000000004d at h:1 start 3 process 0000000000000abc "
                          "began in term 6 at 9/5 cluster none yet"),

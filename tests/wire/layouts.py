@@ -244,7 +244,7 @@ def _session_values(machine: Machine) -> tuple:
 
 
 MEMBER_FIELDS = ("node_id", "voter", "stays", "reachable", "match_index", "silent_ms", "rtt_ms",
-                 "rtt_slow_ms", "loss_permille", "address")
+                 "rtt_slow_ms", "loss_permille", "snapshot_bytes", "snapshot_size", "address")
 _ONE_MEMBER = bytes(19) + b"\1\0\1" + bytes(4)      # a membership up to its first member
 KINDS = ((False, False), (True, False), (False, True))      # (voter, stays) by the kind of a member
 ENTRY = entries.encode_entry(7, 9, EntryKind.EMPTY, b"").data

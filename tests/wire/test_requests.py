@@ -13,13 +13,16 @@ SESSION = bytes(range(16))
 SIZE = commands.encode_size(b"jobs")
 PEER = Hello(requests.ROLE_PEER, SESSION, 2**64 - 1, 3, 2**32 - 1, "[::1]:5001", 2**64 - 2, 7,
              6, 2**64 - 3, 2**16 - 1, 1, 2)
-MEMBERS = [MemberStatus(1, "127.0.0.1:5001", True, True, 9, 0, False, 2, 2**32 - 2, 65_535),
+MEMBERS = [MemberStatus(1, "127.0.0.1:5001", True, True, 9, 0, False, 2, 2**32 - 2, 65_535,
+                        2**63, 2**64 - 5),
            MemberStatus(2**64 - 1, "hôte:5002", False, False, stays=True)]
-LAST_MEMBER_BYTES = 33 + 2 + len("hôte:5002".encode())
+LAST_MEMBER_BYTES = 49 + 2 + len("hôte:5002".encode())
 STATUS = NodeStatus(SESSION, 1, 2, "leader", 3, 4, 5, 6, 7, 8, 2**32 - 1, True, 1,
                     "127.0.0.1:5001", "", "1.0", MEMBERS, 2**64 - 4, 2**16 - 2,
-                    ["a:1", "hôte:2"], 2**32 - 3, 2**32 - 4, "langsam, à 2 s")
-TARGET_BYTES = 2 + 5 + 2 + len("hôte:2".encode())
+                    ["a:1", "hôte:2"], 2**32 - 3, 2**32 - 4, "langsam, à 2 s", 2**64 - 6, True,
+                    2**64 - 7, 2**64 - 8, "verifying é", ["b:1", "c:1", "hôte:3"])
+CONTACTS_BYTES = 2 + 2 * 5 + 2 + len("hôte:3".encode())
+TARGET_BYTES = 2 + 5 + 2 + len("hôte:2".encode()) + CONTACTS_BYTES      # and what follows it
 # name, body, decoder, what it must give, from how many bytes on a prefix is a body too (its last
 # field goes to the end of the frame, and is looked into elsewhere) or None
 BODIES = [
@@ -171,9 +174,10 @@ class RequestsTest(unittest.TestCase):
             self.assert_malformed(requests.decode_read, bytes((value,)) + SIZE)
             self.assert_malformed(requests.decode_log,
                                   bytes((value,)) + requests.encode_log(False, 1, 1)[1:])
-            status = bytearray(requests.encode_status(STATUS))
-            status[85] = value      # founded
-            self.assert_malformed(requests.decode_status, bytes(status))
+            for place in (85, 113):         # founded, disk_full
+                status = bytearray(requests.encode_status(STATUS))
+                status[place] = value
+                self.assert_malformed(requests.decode_status, bytes(status))
             for place in (8, 9, 10):        # voter, stays, reachable
                 status = bytearray(requests.encode_status(STATUS))
                 status[-TARGET_BYTES - LAST_MEMBER_BYTES + place] = value
@@ -187,8 +191,9 @@ class RequestsTest(unittest.TestCase):
 
     def test_counts_of_a_status_are_not_believed(self):
         body = bytearray(requests.encode_status(STATUS))
-        members_at = len(body) - TARGET_BYTES - LAST_MEMBER_BYTES - 33 - 16 - 2
-        for at, count in ((members_at, 2), (len(body) - TARGET_BYTES, 2)):
+        members_at = len(body) - TARGET_BYTES - LAST_MEMBER_BYTES - 49 - 16 - 2
+        for at, count in ((members_at, 2), (len(body) - TARGET_BYTES, 2),
+                          (len(body) - CONTACTS_BYTES, 3)):
             self.assertEqual(int.from_bytes(body[at:at + 2], "big"), count)
             for wrong in (0, count - 1, count + 1, 0xFFFF):
                 with self.subTest(at=at, count=wrong):
