@@ -7,6 +7,7 @@ STATUS is answered by any node.
 
 from raftnet import VERSION
 from raftnet.errors import ErrorCode, MalformedError
+from raftnet.raft.install import Incoming
 from raftnet.raft.membership import Member
 from raftnet.wire import requests
 from raftnet.wire.frames import Kind
@@ -15,6 +16,7 @@ from raftnet.wire.snapshots import decode_read_snapshot, decode_take_snapshot
 
 _LOG_LIMIT_MAX = 10_000
 _READ_BYTES_MAX = 1_024         # a reading command holds a queue's name and a number
+_CONTACTS_SHOWN_MAX = 5         # in a text, and in a status
 
 
 class Reads:
@@ -172,7 +174,9 @@ class Reads:
         if raft is None:
             return NodeStatus(replica.cluster_id, replica.node_id, replica.store.boot,
                               replica.role_name, 0, 0, 0, 0, 0, 0, 0, False,
-                              replica.start.quorum_rule, replica.address, "", VERSION, [])
+                              replica.start.quorum_rule, replica.address, "", VERSION, [],
+                              log_bytes=replica.store.log_bytes, disk_full=replica.disk_full,
+                              note=self._note(), healing_contacts=self._healing_contacts())
         log, membership = raft.log, raft.membership
         members = [self._member_status(member) for member in membership.members]
         return NodeStatus(replica.cluster_id, replica.node_id, replica.store.boot,
@@ -183,7 +187,46 @@ class Reads:
                           replica.address, replica.leader_address, VERSION, members,
                           log.membership_index, membership.state_version,
                           list(membership.target), raft.heartbeat_ms, raft.election_timeout_ms,
-                          self.timing_text())
+                          self.timing_text(), replica.store.log_bytes, replica.disk_full,
+                          *self._received(), self._note())
+
+    def _healing_contacts(self) -> list[str]:
+        """Whom a node asks whose damaged files were set aside; others ask because they are new."""
+        healing = self._replica.store.healing
+        return list(healing.contacts[:_CONTACTS_SHOWN_MAX]) if healing is not None else []
+
+    def _incoming(self) -> Incoming | None:
+        """A snapshot that comes, or waits to be installed; not one that the log has overtaken."""
+        raft = self._replica.raft
+        incoming = raft.incoming
+        if incoming is None or incoming.identity.index <= raft.log.commit_index:
+            return None
+        return incoming
+
+    def _received(self) -> tuple[int, int]:
+        """(bytes that are here, size) of it."""
+        incoming = self._incoming()
+        return (0, 0) if incoming is None else (incoming.next_offset, incoming.identity.size)
+
+    def _note(self) -> str:
+        """What this node does beside its role, or waits for."""
+        replica = self._replica
+        raft, healing = replica.raft, replica.store.healing
+        if raft is None and healing is not None:
+            more = len(healing.contacts) - _CONTACTS_SHOWN_MAX
+            return ("its damaged files are set aside; it comes back with what "
+                    f"{', '.join(self._healing_contacts())}{f' and {more} more' * (more > 0)} hold")
+        if raft is None:
+            return replica.why_not_serving()[1]
+        notes = []
+        making = replica.snapshots._order
+        if making is not None:
+            notes.append(f"making a snapshot up to entry {making.index}")
+        incoming = self._incoming()
+        if incoming is not None:
+            doing = "verifying" if incoming.written else "receiving"
+            notes.append(f"{doing} a snapshot up to entry {incoming.identity.index}")
+        return "; ".join(notes)
 
     def timing_text(self) -> str:
         """Why heartbeat interval and election timeout are as they are."""
@@ -205,15 +248,18 @@ class Reads:
         replica = self._replica
         raft, log, node_id = replica.raft, replica.raft.log, member.node_id
         if node_id == raft.node_id:
+            received, size = self._received()
             return MemberStatus(node_id, member.address, member.voter, True, log.stable_index, 0,
-                                member.stays)
+                                member.stays, snapshot_bytes=received, snapshot_size=size)
         progress = raft.progress.get(node_id)
         silent = replica.greetings.known.silent_ms(node_id, replica.now_ms)
         link = raft.timing.links.get(node_id)
         measured = ((link.usual_ms, link.slow_ms, link.loss_permille)
-                    if link is not None and link.samples else ())
+                    if link is not None and link.samples else (UNKNOWN_AGE, UNKNOWN_AGE, 0))
+        sent = ((progress.snapshot_offset, progress.snapshot.size)
+                if progress is not None and progress.snapshot is not None else (0, 0))
         return MemberStatus(node_id, member.address, member.voter,
                             silent is not None and silent < raft.timeout_of(node_id),
                             progress.match_index if progress is not None else 0,
                             UNKNOWN_AGE if silent is None else min(silent, UNKNOWN_AGE - 1),
-                            member.stays, *measured)
+                            member.stays, *measured, *sent)

@@ -42,8 +42,7 @@ class Snapshots:
         self._made: SnapshotMeta | None = None      # of the order; the log is to be cut behind it
         self._cutting: Job | None = None            # the disk has been told to
         self._retry_ms = 0                          # after a failure: not before
-        self._log_base_index = 0                    # of the log file, as last seen ...
-        self._log_bytes_before = 0                  # ... and its bytes then
+        self._log_base_index = 0                    # of the log file, as last seen
         self._askers: list[tuple[object, int, int]] = []    # (client, request id, from this index)
         self._current: SnapshotFile | None = None
         self._kept: dict[SnapshotFile, int] = {}    # replaced ones, and until when
@@ -70,7 +69,7 @@ class Snapshots:
         if store.snapshot is not self._current:
             self._replaced_file()
         if store.log_base_index != self._log_base_index:
-            self._log_base_index, self._log_bytes_before = store.log_base_index, store.log_bytes
+            self._log_base_index = store.log_base_index
             replica.raft.log.compact(store.log_base_index)
         if self._cutting is not None and self._cutting.filed and not store.compacting:
             self._cut()
@@ -92,7 +91,9 @@ class Snapshots:
         if replica.raft.log.commit_index - applied > _BEHIND_ENTRIES_MAX:
             return False    # as after a start: one of so little would be made for nothing
         held_bytes = self._current.meta.size if self._current is not None else 0
-        grown = replica.store.log_bytes - self._log_bytes_before
+        # What came while one was made counts too; after a cut that failed, so does all the rest.
+        store = replica.store
+        grown = store.log_bytes if store.compaction_failed else store.bytes_behind(self.index)
         return grown > max(self._config.log_bytes_min, self._config.log_per_snapshot * held_bytes)
 
     def _decide(self) -> None:
@@ -178,7 +179,6 @@ class Snapshots:
         store = replica.store
         failure, order = store.compaction_failed, self._order
         self._cutting = self._order = self._made = None
-        self._log_bytes_before = store.log_bytes
         if failure:
             self._fail(failure)
         elif order is not None:

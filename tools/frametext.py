@@ -211,8 +211,17 @@ def _status_reply(body: bytes) -> str:
             f" cluster {_cluster(status.cluster_id)} version {status.version}"
             f" state version {status.state_version} membership at {status.membership_index}"
             f" heartbeat {status.heartbeat_ms} ms election timeout {status.election_timeout_ms} ms"
-            f" {describe_bytes(status.timing.encode())} members [{'; '.join(members)}]"
-            + (f" target {', '.join(status.target)}" if status.target else ""))
+            f" {describe_bytes(status.timing.encode())} log {status.log_bytes} bytes"
+            f"{' disk full' if status.disk_full else ''}{_snapshot_share(status)}"
+            f"{f' note {describe_bytes(status.note.encode())}' if status.note else ''}"
+            f" members [{'; '.join(members)}]"
+            + (f" target {', '.join(status.target)}" if status.target else "")
+            + (f" heals with {', '.join(status.healing_contacts)}" if status.heals else ""))
+
+
+def _snapshot_share(of: requests.NodeStatus | requests.MemberStatus) -> str:
+    """How far it is with a snapshot that it is sent."""
+    return f" snapshot {of.snapshot_bytes} of {of.snapshot_size} bytes" if of.snapshot_size else ""
 
 
 def _member(member: requests.MemberStatus) -> str:
@@ -222,7 +231,7 @@ def _member(member: requests.MemberStatus) -> str:
            f"{member.rtt_slow_ms} ms lost {member.loss_permille} permille")
     return (f"{member.address} node {member.node_id:016x} {kind}"
             f" {'reachable' if member.reachable else 'unreachable'} match {member.match_index}"
-            f" silent {silent}{rtt}")
+            f" silent {silent}{rtt}{_snapshot_share(member)}")
 
 
 # --- snapshots

@@ -1,4 +1,5 @@
-"""What `why` finds while a leader serves: who is not heard, who is behind, which change is stuck.
+"""What `why` finds about single nodes: who is not heard, who is behind or installs, whose disk is
+full, who comes back after damage, which change is stuck.
 
 Rules as in why.py: each rule gets the picture of now and, at the second look, that of a second
 before, and gives findings. `before` None: what may only be on its way is called wrong, which leads
@@ -8,7 +9,8 @@ to the second look.
 from collections.abc import Iterator
 
 from raftnet.client.picture import Finding, Picture
-from raftnet.client.statusview import duration, held_text, silence, start_command, target_text
+from raftnet.client.statusview import (
+    duration, held_text, sending_text, silence, start_command, target_text)
 from raftnet.raft.membership import QUORUM_RULE_NAMES, QuorumRule, quorum
 from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
 
@@ -31,22 +33,39 @@ def _earlier(before: Picture | None, member: MemberStatus, now: Picture) -> Memb
     return next((m for m in before.members if m.node_id == member.node_id), None)
 
 
+def healing_nodes(now: Picture) -> dict[str, NodeStatus]:
+    """The nodes that ask to be taken in again after damage, by their own addresses."""
+    return {status.address: status for status in now.look.answered.values() if status.heals}
+
+
+def lost_voters(now: Picture) -> list[MemberStatus]:
+    """Voters that never come back as who they were: a node that heals runs in their place."""
+    healing = healing_nodes(now)
+    return [m for m in now.voters if m.address in healing and not now.runs(m)]
+
+
+def _has_no_room(member: MemberStatus, now: Picture) -> bool:
+    status = now.nodes.get(member.node_id)
+    return status is not None and status.disk_full
+
+
 def unheard(now: Picture, before: Picture | None) -> Iterator[Finding]:
     """Members that the leader does not hear, and what that costs."""
+    healing = healing_nodes(now)
     for member in now.members if now.leader else ():
-        if member.reachable or member.node_id == now.leader.node_id:
+        if member.reachable or member.node_id == now.leader.node_id or member.address in healing:
             continue
         kind = "voter" if member.voter else "learner"
         silent = silence(now.silent_ms(member))
         cost = (f"{len(now.heard_voters)} of {len(now.voters)} voters are heard, {now.needed} are "
                 f"needed: {may_fail(now)}") if member.voter else "it counts in no quorum"
         twins = [m for m in now.members if m.address == member.address and m is not member
-                 and m.reachable and not m.voter]
+                 and (m.reachable or m.node_id in now.nodes) and not m.voter]
         if twins:
             yield Finding("emptied", f"node {member.node_id:016x} at {member.address} ({kind}) is "
-                          f"{silent}: a new node, {twins[0].node_id:016x}, runs there with an "
-                          f"emptied data directory; {cost}", "It takes the old one's place when it "
-                          "has caught up, by itself", False, member.address)
+                          f"{silent}: a new node, {twins[0].node_id:016x}, runs there, whose "
+                          f"data directory was emptied or damaged; {cost}", "It takes the old "
+                          "one's place when it has caught up, by itself", False, member.address)
         elif member.node_id in now.nodes:
             yield Finding("not_heard_by_leader", f"{member.address} ({kind}) answers this client, "
                           f"but the leader {now.leader.address} has it {silent}; {cost}",
@@ -60,6 +79,52 @@ def unheard(now: Picture, before: Picture | None) -> Iterator[Finding]:
                           f"{hangs}Start it again with the data directory it had: "
                           f"{start_command(member.address)}; if it is gone for ever: mqclient.py "
                           f"remove {member.address}", address=member.address)
+
+
+def heal(now: Picture, before: Picture | None) -> Iterator[Finding]:
+    """Nodes whose damaged files were set aside, where their cluster can still take them in."""
+    for address in healing_nodes(now) if now.view is not None else ():
+        member = now.member_at(address)
+        text = f"{address} has set damaged files aside and asks to be taken in"
+        if now.leader is None:
+            if now.needed <= len(now.voters) - len(lost_voters(now)):   # else: why.py
+                yield Finding("heals", f"{text}: needs a leader", address=address)
+            continue
+        if member is not None and member.voter:
+            text += (f"; {len(now.heard_voters)} of {len(now.voters)} voters are heard, "
+                     f"{now.needed} are needed: {may_fail(now)}")
+        yield Finding("heals", text, "It comes in by itself, and takes its old place when it has "
+                      "caught up; if it stays so, its log says why it is refused",
+                      before is None or address in healing_nodes(before), address)
+
+
+def full_disks(now: Picture, before: Picture | None) -> Iterator[Finding]:
+    """Nodes that have no room to write."""
+    for status in [*now.nodes.values(), *now.outside.values()]:
+        if status.disk_full:
+            leads = ", and it leads: what clients want written is refused" * (
+                now.leader is not None and status.node_id == now.leader.node_id)
+            yield Finding("disk_full", f"the disk of {status.address} is full{leads}",
+                          "Free space there; it goes on by itself", address=status.address)
+
+
+def installs(now: Picture, before: Picture | None) -> Iterator[Finding]:
+    """Members that are behind the log, and are sent the snapshot."""
+    for member in now.members if now.leader else ():
+        if not member.snapshot_size or not member.reachable:
+            continue
+        earlier = _earlier(before, member, now)
+        stands = before is None or (
+            earlier is not None and member.snapshot_bytes < member.snapshot_size
+            and _installed(earlier) == _installed(member))
+        advice = ("Nothing has come through for a moment: its log says what it refuses, or what "
+                  "its disk is waiting for") if stands and before is not None else ""
+        yield Finding("installing", f"{member.address} {sending_text(member)}", advice,
+                      stands, member.address)
+
+
+def _installed(member: MemberStatus) -> tuple[int, int]:
+    return member.snapshot_bytes, member.snapshot_size
 
 
 def stuck_change(now: Picture, before: Picture | None) -> Iterator[Finding]:
@@ -105,19 +170,21 @@ def target_not_reached(now: Picture, before: Picture | None) -> Iterator[Finding
 
 def _place(picture: Picture) -> tuple:
     """What moves on the way to a target."""
-    held = [(m.node_id, m.match_index) for m in picture.members if not m.voter]
+    held = [(m.node_id, m.match_index, m.snapshot_bytes) for m in picture.members if not m.voter]
     return picture.leader.membership_index, held
 
 
 def learners(now: Picture, before: Picture | None) -> Iterator[Finding]:
     """Learners that do not catch up, or have and are not promoted."""
     for member in now.members if now.leader else ():
-        if member.voter or not member.reachable:
-            continue                            # silent ones: unheard()
+        if member.voter or not member.reachable or member.snapshot_size:
+            continue                            # silent ones: unheard(); and installs()
         behind = now.leader.last_index - member.match_index
         earlier = _earlier(before, member, now)
         grown = member.match_index - earlier.match_index if earlier else None
         held = held_text(member, now.leader)
+        if _has_no_room(member, now):
+            continue                            # full_disks()
         if behind > 0 and (before is None or grown is not None and grown <= 0):
             yield Finding("learner_stuck", f"the learner {member.address} does not catch up: it "
                           f"{held}, and gets no more", "Its log says what it refuses, or what its "
@@ -137,7 +204,8 @@ def learners(now: Picture, before: Picture | None) -> Iterator[Finding]:
 def behind(now: Picture, before: Picture | None) -> Iterator[Finding]:
     """Voters that are heard and lag behind the leader."""
     for member in now.voters if now.leader else ():
-        if not member.reachable or member.node_id == now.leader.node_id:
+        if (not member.reachable or member.node_id == now.leader.node_id or member.snapshot_size
+                or _has_no_room(member, now)):
             continue
         missing = now.leader.commit_index - member.match_index
         earlier = _earlier(before, member, now)
@@ -158,7 +226,8 @@ def slow_nodes(now: Picture, before: Picture | None) -> Iterator[Finding]:
         earlier = before.nodes.get(node_id) if before is not None else None
         first = before is None
         waiting = status.last_index - status.stable_index
-        if waiting > 0 and (first or earlier and earlier.stable_index == status.stable_index
+        if waiting > 0 and not status.disk_full and (
+                first or earlier and earlier.stable_index == status.stable_index
                             and earlier.last_index > earlier.stable_index):
             yield Finding("disk_stands", f"the disk of {status.address} does not finish: "
                           f"{waiting:,} entries wait to be durable there", "Look at that disk: is "
@@ -183,6 +252,8 @@ def outsiders(now: Picture, before: Picture | None) -> Iterator[Finding]:
                           f"{start_command(address, now.contact)}", False, address)
         elif now.member_at(address) is not None:
             continue                            # why.py: another node at a member's address
+        elif status.heals:
+            continue                            # heal()
         elif status.role in ("joining", "founding"):
             said = now.look.said.get(address)
             if before is None or address in before.outside:
@@ -231,5 +302,5 @@ def unanswered(now: Picture, before: Picture | None) -> Iterator[Finding]:
                           "servers", False, address)
 
 
-RULES = (unheard, stuck_change, target_not_reached, learners, behind, slow_nodes, outsiders,
-         tolerance, unanswered)
+RULES = (full_disks, heal, unheard, installs, stuck_change, target_not_reached, learners, behind,
+         slow_nodes, outsiders, tolerance, unanswered)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from raftnet.client.connection import clock
 from raftnet.client.link import ask_node
+from raftnet.client.output import size_text
 from raftnet.errors import RaftnetError
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import (UNKNOWN_AGE, MemberStatus, NodeStatus, decode_status)
@@ -20,7 +21,7 @@ _ROLE_OUTSIDE = {"joining": "learner", "founding": "follower", "removed": "learn
 
 def ask_all(addresses: list[str], timeout_s: float, follow: bool) -> dict[str, NodeStatus | str]:
     """Each node's status, or why there is none. With `follow`, also the nodes that they name:
-    members, and what `members --set` asked for."""
+    members, what `members --set` asked for, and whom nodes without a cluster come back to."""
     found: dict[str, NodeStatus | str] = {}
     wanted = list(dict.fromkeys(addresses))
     while wanted:
@@ -28,7 +29,8 @@ def ask_all(addresses: list[str], timeout_s: float, follow: bool) -> dict[str, N
             found.update(zip(wanted, pool.map(lambda address: _ask(address, timeout_s), wanted)))
         answered = [status for status in found.values() if isinstance(status, NodeStatus)]
         named = [member.address for status in answered for member in status.members]
-        named += [address for status in answered for address in status.target]
+        named += [address for status in answered
+                  for address in status.target + status.healing_contacts]
         wanted = [a for a in dict.fromkeys(named) if a not in found] if follow else []
     return found
 
@@ -84,10 +86,17 @@ def _node_object(address: str, status: NodeStatus | str, member: MemberStatus | 
         "voter": member.voter if member else None,
         "stays": member.stays if member else None,
         "silent_ms": _silent_ms(member) if member else None,
+        "snapshot_bytes": member.snapshot_bytes if member else None,
+        "snapshot_size": member.snapshot_size if member else None,
+        "log_bytes": None, "disk_full": None, "note": None, "healing_contacts": None,
         "reachable": False,
     }
     if not isinstance(status, NodeStatus):
         return node | {"error": status}
+    if status.snapshot_size and not node["snapshot_size"]:      # no leader's view of it at hand
+        node |= {"snapshot_bytes": status.snapshot_bytes, "snapshot_size": status.snapshot_size}
+    elif node["snapshot_size"] is None:
+        node |= {"snapshot_bytes": 0, "snapshot_size": 0}
     return node | {
         "node_id": f"{status.node_id:016x}",
         "cluster_id": status.cluster_id.hex() if any(status.cluster_id) else None,
@@ -101,6 +110,10 @@ def _node_object(address: str, status: NodeStatus | str, member: MemberStatus | 
         "snapshot_index": status.snapshot_index,
         "stable_index": status.stable_index,
         "digest": f"{status.digest:08x}",
+        "log_bytes": status.log_bytes,
+        "disk_full": status.disk_full,
+        "note": status.note,
+        "healing_contacts": status.healing_contacts,
         "reachable": True,
         "version": status.version,
         "state_version": status.state_version,
@@ -128,7 +141,7 @@ def status_lines(view: dict) -> list[str]:
                   node["last_index"], node["lag"], node["digest"])
         rows.append((node["address"], *("-" if value is None else str(value) for value in values),
                      "yes" if node["reachable"] else "no"))
-    return table(rows) + timing_lines(view)
+    return table(rows) + timing_lines(view) + _doing_lines(view)
 
 
 def timing_lines(view: dict) -> list[str]:
@@ -140,6 +153,21 @@ def timing_lines(view: dict) -> list[str]:
             and node["address"] == view["leader"] and node["role"] == "leader"]
 
 
+def _doing_lines(view: dict) -> list[str]:
+    """What nodes do beside their roles, or wait for, a line each."""
+    lines = []
+    for node in view["nodes"]:
+        notes = [node["note"]] if node["note"] else []
+        if node["snapshot_size"]:
+            notes.append(f"{share_text(node['snapshot_bytes'], node['snapshot_size'])} of the "
+                         "snapshot are there")
+        if node["disk_full"]:
+            notes.append("its disk is full")
+        if notes:
+            lines.append(f"{node['address']}: {'; '.join(notes)}")
+    return lines
+
+
 def members_object(members: list[MemberStatus]) -> list[dict]:
     """The list of `members --json`."""
     return [{"address": member.address, "node_id": f"{member.node_id:016x}",
@@ -147,7 +175,8 @@ def members_object(members: list[MemberStatus]) -> list[dict]:
              "match_index": member.match_index, "silent_ms": _silent_ms(member),
              "stays": member.stays, "rtt_ms": _measured(member.rtt_ms),
              "rtt_slow_ms": _measured(member.rtt_slow_ms),
-             "loss_permille": member.loss_permille}
+             "loss_permille": member.loss_permille, "snapshot_bytes": member.snapshot_bytes,
+             "snapshot_size": member.snapshot_size}
             for member in members]
 
 
@@ -186,6 +215,8 @@ def changes_lines(leader: NodeStatus) -> list[str]:
     if leader.membership_index > leader.commit_index:
         lines.append(f"a change of the members is under way: index {leader.membership_index}, "
                      f"committed is {leader.commit_index}")
+    lines += [f"{member.address} {sending_text(member)}" for member in leader.members
+              if member.snapshot_size]
     if leader.target:
         lines.append(f"asked for by members --set: {', '.join(leader.target)}: "
                      f"{target_text(leader)}")
@@ -227,9 +258,28 @@ def start_command(address: str, contact: str = "") -> str:
     return f"python3 node.py {address}" + (f" --join {contact}" if contact else "")
 
 
+def share_text(part: int, whole: int) -> str:
+    """`40.0 of 112.0 MB`."""
+    part_text, whole_text = size_text(part), size_text(whole)
+    if part_text.split()[1] == whole_text.split()[1]:
+        part_text = part_text.split()[0]
+    return f"{part_text} of {whole_text}"
+
+
+def sending_text(member: MemberStatus) -> str:
+    """How far a member is with the snapshot that the leader sends it."""
+    if member.snapshot_bytes >= member.snapshot_size:
+        return (f"is behind the log, has all {size_text(member.snapshot_size)} of the snapshot, "
+                "and is verifying it")
+    return ("is behind the log and is being sent the snapshot: "
+            f"{share_text(member.snapshot_bytes, member.snapshot_size)}")
+
+
 def held_text(member: MemberStatus, leader: NodeStatus) -> str:
     """How many of the leader's entries a member holds."""
     text = f"holds {member.match_index:,} of {leader.last_index:,} entries"
+    if member.snapshot_size:
+        text += f", {sending_text(member)}"
     return text if member.reachable else f"{text}, and is not heard"
 
 

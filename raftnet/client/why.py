@@ -22,6 +22,7 @@ from raftnet.wire.frames import Kind
 from raftnet.wire.requests import MemberStatus, NodeStatus
 
 PAIRS_SHOWN_MAX = 6
+_RESTORE = "node.py --restore, see README.md, Backup and restore"
 
 
 # --- looking
@@ -133,21 +134,55 @@ def _founding(now: Picture, before: Picture | None) -> Iterator[Finding]:
 
 
 def _no_quorum(now: Picture, before: Picture | None) -> Iterator[Finding]:
-    """Too few voters run."""
+    """Too few voters run; or so many lost what they held that there can be no quorum any more."""
+    healing = laggards.healing_nodes(now)
+    if now.view is None and healing:
+        yield _only_healing(now, healing)
     if now.view is None or len(now.running_voters) >= now.needed:
         return
-    missing = [member for member in now.voters if not now.runs(member)]
-    count = now.needed - len(now.running_voters)
-    who = "; ".join(f"{member.address} ({now.why_missing(member)})" for member in missing)
     rule = ""
     if now.view.quorum_rule != QuorumRule.MAJORITY:
         majority = quorum(len(now.voters), QuorumRule.MAJORITY)
         rule = (f" (by the quorum rule {QUORUM_RULE_NAMES[now.view.quorum_rule]}, chosen at the "
                 f"founding; a majority would be {majority})")
+    lost = laggards.lost_voters(now)
+    left = len(now.voters) - len(lost)
+    if left < now.needed:
+        best = max(now.nodes.values(), key=lambda s: (s.commit_index, s.last_index),
+                   default=now.view)
+        absent = [m for m in now.voters if not now.runs(m) and m not in lost]
+        more = f" ({_names(absent)}, not running, may hold more)" if absent else ""
+        yield Finding("quorum_lost", f"no leader is possible any more: of {len(now.voters)} "
+                      f"voters, {len(lost)} set damaged files aside ({_names(lost)}); left with "
+                      f"what they held: {left}, needed: {now.needed}{rule}", "The way out is a new "
+                      f"cluster, out of a backup or of all that {best.address} holds, once that is "
+                      f"stopped{more}: {_RESTORE}", address=lost[0].address)
+        return
+    missing = [member for member in now.voters if not now.runs(member) and member not in lost]
+    count = now.needed - len(now.running_voters)
+    who = "; ".join(f"{member.address} ({now.why_missing(member)})" for member in missing)
     yield Finding("no_quorum", f"no quorum: {len(now.running_voters)} of {len(now.voters)} voters "
                   f"run and {now.needed} are needed{rule}, so nothing is committed; missing: {who}",
                   f"Start {count} more of them, with the data directories that they had: "
                   f"{start_command(missing[0].address)}", address=missing[0].address)
+
+
+def _only_healing(now: Picture, healing: dict[str, NodeStatus]) -> Finding:
+    """Nobody who answers belongs to a cluster, and some did."""
+    contacts = dict.fromkeys(contact for status in healing.values()
+                             for contact in status.healing_contacts)
+    silent = [contact for contact in contacts
+              if not isinstance(now.look.found.get(contact), NodeStatus)]
+    text = (f"no leader is possible among those that answer: {', '.join(healing)} set damaged "
+            "files aside to be taken in again, and nobody who answers belongs to the cluster")
+    if not silent:
+        return Finding("quorum_lost", text, f"The way out is a new cluster, out of a backup: "
+                       f"{_RESTORE}", address=next(iter(healing)))
+    reasons = ", ".join(f"{contact} ({now.reason(contact)})" for contact in silent)
+    return Finding("quorum_lost", f"{text}; no answer from {reasons}", "Start those that still "
+                   f"hold its data: {start_command(silent[0])}. If there are too few of them for a "
+                   f"quorum, the way out is a new cluster, out of a backup or of what one of them "
+                   f"holds: {_RESTORE}", address=silent[0])
 
 
 def _no_leader(now: Picture, before: Picture | None) -> Iterator[Finding]:
@@ -171,9 +206,13 @@ def _no_leader(now: Picture, before: Picture | None) -> Iterator[Finding]:
         yield Finding("no_leader", f"{text}: {shown}{more}",
                       "Look at the network, and the firewalls, between those machines")
     else:
-        yield Finding("no_leader", text, "An election may be under way: ask again in a few "
-                      "seconds. If it stays so, the nodes' logs say who asks whom for votes, and "
-                      "whether a disk is overdue")
+        advice = ("An election may be under way: ask again in a few seconds. If it stays so, the "
+                  "nodes' logs say who asks whom for votes, and whether a disk is overdue")
+        full = [node.address for node in now.nodes.values() if node.disk_full]
+        if full:
+            advice = ("A node whose disk is full stands for no election: free space at "
+                      f"{', '.join(full)}")
+        yield Finding("no_leader", text, advice)
 
 
 def _strangers(now: Picture, before: Picture | None) -> Iterator[Finding]:
@@ -196,7 +235,7 @@ def _strangers(now: Picture, before: Picture | None) -> Iterator[Finding]:
                           "Take it out of the list of servers", True, address)
     for address, status in now.outside.items():
         member = now.member_at(address)
-        if member is not None and status.role != "removed":
+        if member is not None and status.role != "removed" and not status.heals:
             yield Finding("other_node", f"at the address of member {address} (node "
                           f"{member.node_id:016x}) answers node {status.node_id:016x}, "
                           f"{status.role}: the data directory there was emptied or is another's",

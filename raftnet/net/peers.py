@@ -321,6 +321,8 @@ class Peers:
         # One brief connection may be chance; where each is, something is wrong: not ever faster.
         brief = self._node.now_ms() - peer.up_ms < _BRIEF_MS
         peer.brief = peer.brief + 1 if brief else 0
+        if not brief:
+            peer.backoff_ms = 0
         self._wait(peer)
 
     def _useless(self, peer: Peer, reason: str, slow: bool) -> None:

@@ -42,7 +42,7 @@ SLOW_NETWORKS = (
     "delay 100ms 20ms loss 30%",
     "delay 20ms 5ms reorder 30% corrupt 2% duplicate 20% loss 10%")
 _SLOW_PERCENT = 12          # of the seeds
-_STORED_PERCENT = 40        # of them have one or another of the faults around snapshots and files
+_STORED_PERCENT = 50        # of them have one or another of the faults around snapshots and files
 _EMPTIED = "an emptied node never votes under its old id"
 _SET_ASIDE = "a damaged identity never votes or acknowledges again"
 

@@ -82,6 +82,13 @@ class SimulatedDisk:
         """Make the file be there with these bytes, durable."""
         self._names[name] = self._durable_names[name] = _File(data)
 
+    def spoil(self, name: str, position: int) -> None:
+        """One byte of the file changes under whoever has it open, durable."""
+        file = self._names[name]
+        for content in (file.content, file.durable):
+            if position < len(content):
+                content[position] ^= 1
+
     def lose(self, name: str) -> None:
         """The file is there no more, durable."""
         del self._names[name], self._durable_names[name]

@@ -15,7 +15,7 @@ from raftnet.storage.logfile import LOG_NAME
 from raftnet.storage.metafile import (
     IDENTITY_NAME, META_NAME, SLOT_BYTES, SLOT_OFFSETS, decode_slot)
 from raftnet.storage.records import HEADER_BYTES, PREFIX_BYTES, decode_header, scan_records
-from raftnet.storage.snapshot import SNAPSHOT_NAME
+from raftnet.storage.snapshot import RECEIVED_NAME, SNAPSHOT_NAME
 
 _SLOW_DISK_MS_MAX = 2_000
 _HUNG_DISK_MS = 10_000
@@ -75,7 +75,14 @@ class DiskFaults:
         """Any of its files is damaged in one of many ways while it is down."""
         how = self._chosen.choice((self._flip, self._overwrite, self._zero, self._zero, self._cut,
                                    self._empty, self._lose, self._exchange))
-        self._damage(node, self._chosen.choice(_NAMES), how)
+        files = node.disk.list()
+        self._damage(node, self._chosen.choice([n for n in _NAMES if n in files]), how)
+
+    def spoil_received(self, node: SimulatedNode) -> None:
+        """A byte of a snapshot that comes changes where it lies: it must not be used."""
+        if RECEIVED_NAME in node.disk.list() and (size := len(node.disk.get(RECEIVED_NAME))):
+            self._cluster.note(node.address, f"its {RECEIVED_NAME}: a byte changes")
+            node.disk.spoil(RECEIVED_NAME, self._chosen.randrange(size))
 
     def _damage(self, node: SimulatedNode, name: str, how) -> None:
         if node.old_copy or not self._cluster.may_lose(node):

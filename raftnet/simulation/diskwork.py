@@ -49,6 +49,7 @@ class DiskWork:
 
     def submit(self, jobs: list[Job], order: SnapshotOrder | None) -> None:
         """What a turn wants of the disk, and of another process."""
+        self._node.cluster.invariants.gives(self._node, jobs)
         self._jobs += jobs
         if self._jobs and not self._batch:
             self._begin()

@@ -220,14 +220,17 @@ class Faults:
             self._interrupt(away, end_ms + _AWAY_MS_MAX, chosen.randint(0, _KILLS_MAX))
 
     def _interrupt(self, away: SimulatedNode, end_ms: int, kills: int) -> None:
-        """It dies while it installs, or the one that sends does."""
+        """It dies while it installs, or the one that sends does, or its disk spoils a byte."""
         chosen = self._cluster.chosen
         if not (self.running and kills) or self._scheduler.now_ms >= end_ms:
             return
         raft = away.replica.raft if away.running else None
         if raft is not None and raft.incoming is not None and chosen.random() < 0.3:
             kills -= 1
-            if chosen.random() < 0.3:
+            how = chosen.random()
+            if how < 0.2:
+                self._disks.spoil_received(away)
+            elif how < 0.4:
                 self._crash_leaders()
             else:
                 away.crash(power_loss=chosen.random() < 0.5)

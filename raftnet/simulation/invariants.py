@@ -74,6 +74,12 @@ class Invariants:
         """A node's disk is done with these jobs."""
         self.promises.durable(node, jobs)
 
+    def gives(self, node, jobs) -> None:
+        """A node gives these to its disk."""
+        for job in jobs:
+            if job.compact is not None:
+                self._snapshots.check_cut(node, job.compact)
+
     def reopened(self, node, store) -> None:
         """A process has read its directory."""
         self.promises.reopened(node.address, store, self.cluster_id)
@@ -203,10 +209,11 @@ class Invariants:
         """What a leader newly counts for a follower of its term is on that follower's disk."""
         member, log = raft.membership.member(node_id), raft.log
         known = self.promises.of(node_id) if member is not None else None
-        if known is None or known.term != raft.current_term or index < log.memory_from:
+        if known is None or known.term != raft.current_term:
             return
-        if (index > log.last_index
-                or not known.holds(index, log.entry(index).data[:HEADER_BYTES])):
+        header = (log.entry(index).data[:HEADER_BYTES] if log.memory_from <= index <= log.last_index
+                  else known.entries.get(index, b""))     # whatever it is: committed long ago
+        if index > log.last_index or not known.holds(index, header):
             raise InvariantError(f"match_index is true: {address} counts entry {index} for "
                                  f"{member.address}, whose disk does not hold it")
 

@@ -140,8 +140,7 @@ class Settling:
                     return f"{node.address} does not know that it was removed"
             elif (replica.machine.applied_index, replica.machine.digest) != applied:
                 return f"{node.address} is not equal"
-            too_long = why_too_long(node)
-            if too_long:
+            elif (too_long := why_too_long(node)):
                 return too_long
         return self._what_is_missing_of(membership)
 

@@ -10,6 +10,7 @@ from raftnet.raft.membership import Membership
 from raftnet.raft.types import SnapshotMeta
 from raftnet.simulation.promises import InvariantError
 from raftnet.storage.snapshot import MADE_PREFIX
+from raftnet.storage.succession import Compaction
 
 _SLACK_BYTES = 4_000        # of the entries of one turn
 
@@ -41,6 +42,15 @@ class SnapshotRules:
             raise InvariantError(f"base <= snapshot <= committed: {address}: the log begins after "
                                  f"entry {store.log_base_index}, the snapshot ends with {held}")
 
+    def check_cut(self, node, compaction: Compaction) -> None:
+        """A node's log is to be cut: not while a follower installs, or it would need the next
+        snapshot at once; but a log that has grown too long waits for nobody."""
+        replica = node.replica
+        if (compaction.base_index > replica.raft.log.base_index and replica.raft.installing_to()
+                and replica.store.log_bytes < node.config.snapshot.held_log_bytes_max):
+            raise InvariantError(f"the cut waits while an install runs: {node.address} cuts its "
+                                 f"log behind entry {compaction.base_index}")
+
     def check_snapshot(self, address: str, meta: SnapshotMeta) -> None:
         """One that a node has in place."""
         term, _ = self._terms.get(meta.index, (0, 0))
@@ -65,12 +75,16 @@ class SnapshotRules:
 def why_too_long(node) -> str:
     """In words, where a node's log should be cut and is not; "": it is as short as it may be."""
     store, limits = node.replica.store, node.config.snapshot
-    size = store.snapshot.meta.size if store.snapshot is not None else 0
-    grown = max(limits.log_bytes_min, limits.log_per_snapshot * size)
-    # What stays when it is cut, what makes the next cut due, and the entries that do so.
-    most = max(limits.tail_bytes, limits.log_bytes_min) + grown + _SLACK_BYTES
-    if store.log_bytes > most:
-        return f"the log of {node.address} has {store.log_bytes} bytes, and may have {most}"
+    held = store.snapshot.meta if store.snapshot is not None else None
+    grown = max(limits.log_bytes_min, limits.log_per_snapshot * (held.size if held else 0))
+    behind = store.bytes_behind(held.index if held else 0)
+    if behind > grown + _SLACK_BYTES:
+        return (f"{node.address} has {behind} bytes of log behind its snapshot, and makes a new "
+                f"one after {grown}")
+    kept = store.log_bytes - behind
+    if kept > max(limits.tail_bytes, limits.log_bytes_min) + _SLACK_BYTES and (
+            not store.compaction_failed):
+        return f"the log of {node.address} keeps {kept} bytes before its snapshot"
     made = [name for name in node.disk.list() if name.startswith(MADE_PREFIX)]
     if len(made) > 1:
         return f"{node.address} keeps {', '.join(made)}"

@@ -158,9 +158,11 @@ class LogFile:
         return self._handle
 
     def bytes_from(self, index: int) -> int:
-        """Bytes of the file from that entry's record on; 0 where there is none."""
-        place = index - self.base_index - 1
-        return self._end - self._offsets[place] if place < len(self._offsets) else 0
+        """Bytes of the file from that entry's record on, or from its first one; 0 where there is
+        none."""
+        with self._lock:
+            place = max(index - self.base_index - 1, 0)
+            return self._end - self._offsets[place] if place < len(self._offsets) else 0
 
     def index_before(self, index: int, count: int) -> int:
         """The lowest index from which on the records up to that of `index` have `count` bytes at

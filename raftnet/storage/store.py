@@ -181,6 +181,10 @@ class Store:
         """The entry before the first one of the log file."""
         return self._files.log.base_index
 
+    def bytes_behind(self, index: int) -> int:
+        """Bytes of the log file behind the record of that entry. Any thread may ask."""
+        return self._files.log.bytes_from(index + 1)
+
     def index_before(self, index: int, count: int) -> int:
         """Behind which entry the log may begin, to keep `count` bytes of it at most up to `index`.
         Any thread may ask."""

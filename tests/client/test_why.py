@@ -285,6 +285,132 @@ class WhyTest(unittest.TestCase):
                 self.assertEqual("assignment" in findings[1].line, count == 3)
         self.assert_found(self.find(Play(4, rule=QuorumRule.HALF_ROUNDED_UP_PLUS_ONE)), "all_well")
 
+    # --- snapshots, full disks, damage
+
+    def test_a_member_that_is_sent_the_snapshot(self):
+        for number, learners in ((2, 0), (4, 1)):
+            with self.subTest(learners=learners):
+                play = Play(3, learners)
+                play.follow(last_index=20_000, commit_index=20_000, applied_index=20_000,
+                            stable_index=20_000)
+                for member in play.node(1).members:
+                    member.match_index = 20_000
+                member = play.member(number)
+                member.match_index, member.snapshot_size = 0, 112 * 10**6
+                member.snapshot_bytes = 40 * 10**6
+                before = play.look()
+                self.assert_first(self.find(play), "installing")
+                self.assert_found(self.find(play, before), "installing")
+                self.assert_first(self.findings, "installing", f"h:{number} is behind the log and "
+                                  "is being sent the snapshot: 40.0 of 112.0 MB", "waiting for")
+                member.snapshot_bytes = 50 * 10**6
+                self.assert_found(self.find(play, before), "all_well", "installing")
+                self.assertEqual(self.findings[1].advice, "")
+                member.snapshot_bytes = 112 * 10**6
+                self.assert_found(self.find(play, play.look()), "all_well", "installing")
+                self.assertIn("is verifying it", self.findings[1].line)
+                play.kill(number)               # what was sent so far does not count then
+                self.assert_found(self.find(play, before), "not_heard")
+
+    def test_a_target_that_waits_for_a_snapshot_moves(self):
+        play = Play(3, 1)
+        play.node(1).target = ["h:1", "h:2", "h:4"]
+        play.member(4).match_index, play.member(4).snapshot_size = 0, 90
+        before = play.look()
+        play.member(4).snapshot_bytes = 10
+        self.assert_found(self.find(play, before), "all_well", "installing", "target_not_reached")
+        self.assertIn("10 of 90 bytes", self.findings[2].line)
+
+    def test_a_full_disk(self):
+        play = Play()
+        play.node(2).disk_full, play.node(2).stable_index = True, 90
+        play.member(2).match_index = 90
+        self.assert_found(self.find(play, play.look()), "disk_full")
+        self.assert_first(self.findings, "disk_full", "the disk of h:2 is full. Free space there; "
+                          "it goes on by itself")
+        play = Play()
+        play.node(1).disk_full = True
+        self.assert_first(self.find(play), "disk_full", "the disk of h:1 is full, and it leads")
+        play.node(1).role = "follower"
+        play.node(1).leader = play.node(2).leader = play.node(3).leader = ""
+        self.assert_found(self.find(play), "no_leader", "disk_full")
+        self.assert_first(self.findings, "no_leader", "no election: free space at h:1")
+        play = Play(3, 1)
+        play.node(4).disk_full = True
+        play.member(4).match_index = 90
+        self.assert_found(self.find(play, play.look()), "disk_full")
+
+    def heal(self, play: Play, *numbers: int) -> None:
+        """These were damaged, and ask the other members to be taken in."""
+        for number in numbers:
+            contacts = [a for a in play.servers if a != address(number)]
+            self.answer(play, number, node_id=90 + number, role="joining", cluster_id=NONE,
+                        members=[], healing_contacts=contacts)
+
+    def depose(self, play: Play) -> None:
+        for status in play.statuses.values():
+            if isinstance(status, NodeStatus) and status.members:
+                status.role, status.leader = "follower", ""
+
+    def test_a_node_that_heals(self):
+        play = Play()
+        self.heal(play, 3)
+        self.assert_first(self.find(play), "heals")
+        self.assert_found(self.find(play, play.look()), "heals")
+        self.assert_first(self.findings, "heals", "h:3 has set damaged files aside and asks to be "
+                          "taken in; 2 of 3 voters are heard", "no further one may fail",
+                          "its log says why")
+        self.assert_found(self.find(play, Play().look()), "all_well", "heals")     # came just now
+        play = Play()
+        self.heal(play, 7)              # and was removed meanwhile, as who it was
+        self.assert_found(self.find(play, play.look()), "heals")
+        self.assertNotIn("voters are heard", self.findings[0].line)
+        play = Play(5)
+        play.kill(1)
+        self.heal(play, 2)
+        self.depose(play)
+        self.assert_found(self.find(play), "no_leader", "heals")
+        self.assertIn("h:2 has set damaged files aside and asks to be taken in: needs a leader",
+                      self.findings[1].line)
+
+    def test_a_quorum_without_those_that_heal(self):
+        play = Play()
+        play.kill(2)
+        self.heal(play, 3)
+        self.depose(play)
+        self.assert_found(self.find(play), "no_quorum", "heals")
+        self.assert_first(self.findings, "no_quorum", "missing: h:2 (connection refused",
+                          "Start 1 more", "python3 node.py h:2")
+        self.assertNotIn("h:3 (", self.findings[0].line)
+
+    def test_a_quorum_that_is_lost(self):
+        play = Play()
+        self.heal(play, 2, 3)
+        self.depose(play)
+        self.assert_found(self.find(play), "quorum_lost")
+        self.assert_first(self.findings, "quorum_lost", "no leader is possible any more",
+                          "(h:2, h:3); left with what they held: 1, needed: 2", "backup",
+                          "all that h:1 holds", "--restore", "README")
+        self.assertNotIn("may hold more", self.findings[0].line)
+        play = Play(5)
+        self.heal(play, 2, 3, 4)
+        play.kill(5)
+        self.depose(play)
+        play.node(1).quorum_rule = QuorumRule.HALF_ROUNDED_UP_PLUS_ONE
+        self.assert_first(self.find(play), "quorum_lost", "a majority would be 3",
+                          "(h:5, not running, may hold more)")
+
+    def test_nobody_but_nodes_that_heal(self):
+        play = Play()
+        self.heal(play, 1, 2, 3)
+        self.assert_found(self.find(play), "quorum_lost")
+        self.assert_first(self.findings, "quorum_lost", "h:1, h:2, h:3 set damaged files aside",
+                          "out of a backup: node.py --restore, see README")
+        play.kill(2)
+        self.assert_found(self.find(play), "quorum_lost")
+        self.assert_first(self.findings, "quorum_lost", "no answer from h:2 (connection refused)",
+                          "python3 node.py h:2", "--restore")
+
     # --- who answers where another was expected
 
     def answer(self, play: Play, number: int, **fields) -> None:
@@ -331,8 +457,9 @@ class WhyTest(unittest.TestCase):
         play.member(99).match_index = 70
         self.assert_found(self.find(play, before), "all_well", "emptied")
         self.assertIn("takes the old one's place", self.findings[1].line)
-        play.kill(3)
-        play.member(99).reachable = False       # gone too: nobody takes that place
+        play.member(99).reachable = False       # not heard yet
+        self.assert_found(self.find(play), "not_heard_by_leader", "emptied")
+        play.kill(3)                            # gone too: nobody takes that place
         self.assert_found(self.find(play), "not_heard", "not_heard")
 
     def test_one_node_twice(self):

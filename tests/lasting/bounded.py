@@ -54,14 +54,19 @@ class BoundedRun:
             stuck = client.queue("stuck").enqueue("never dequeued")
             samples = self._pass(cluster)
             cluster.wait_settled()
+            wait_until(lambda: self._count_snapshots(cluster), _LIMIT_S,
+                       f"every node makes a snapshot; the logs: {cluster.directory}")
             for node in cluster.nodes:
                 self._judge(node.address, samples[node.address])
             found = client.queue("stuck").peek()
             if [(message.id, message.data) for message in found] != [(stuck, b"never dequeued")]:
                 raise BoundedFailure(f"the message that nobody took is {found}")
+        self._idle(cluster)
+
+    def _count_snapshots(self, cluster: LocalCluster) -> int:
         self.snapshots = min(node.log_text().count("a snapshot up to entry")
                              for node in cluster.nodes)
-        self._idle(cluster)
+        return self.snapshots
 
     def _pass(self, cluster: LocalCluster) -> dict[str, Samples]:
         samples = {node.address: Samples() for node in cluster.nodes}

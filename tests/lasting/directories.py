@@ -44,7 +44,7 @@ def single_enqueues(count: int, message_bytes: int) -> Iterator[Entry]:
     command = commands.encode_enqueue(QUEUE, [b"m" * message_bytes])
     for number in range(1, count + 1):
         body = requests.encode_request(session, number, number - 1, [command])
-        yield encode_entry(number + 1, _TERM, EntryKind.BATCH, commands.encode_batch(number, [body]))
+        yield _batch(number + 1, body)
 
 
 def batches(count: int, message_bytes: int, in_one: int = 1_000) -> Iterator[Entry]:
@@ -54,4 +54,9 @@ def batches(count: int, message_bytes: int, in_one: int = 1_000) -> Iterator[Ent
         chunk = [commands.encode_enqueue(QUEUE, [b"%0*d" % (message_bytes, each)])
                  for each in range(number * in_one, (number + 1) * in_one)]
         body = requests.encode_request(session, number * in_one + 1, number * in_one, chunk)
-        yield encode_entry(number + 2, _TERM, EntryKind.BATCH, commands.encode_batch(number, [body]))
+        yield _batch(number + 2, body)
+
+
+def _batch(index: int, body: bytes) -> Entry:
+    """A request that came at as many milliseconds as it has entries before it."""
+    return encode_entry(index, _TERM, EntryKind.BATCH, commands.encode_batch(index, [body]))

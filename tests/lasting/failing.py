@@ -15,9 +15,11 @@ from raftnet.client import Client
 from raftnet.errors import NoAnswerError, RaftnetError, RefusedError
 from tools.processes import LocalCluster, NodeProcess
 
-CASES = (("pwrite64", "EIO"), ("fdatasync", "EIO"), ("fsync", "EIO"), ("ftruncate", "EIO"),
-         ("pwrite64", "ENOSPC"), ("fdatasync", "ENOSPC"), ("rename", "ENOSPC"))
-NUMBERS = range(1, 51)
+# (call, error, the numbers that are reached): fsync is for directories, few of which change.
+CASES = (("pwrite64", "EIO", range(1, 51)), ("pwrite64", "ENOSPC", range(1, 51)),
+         ("fdatasync", "EIO", range(1, 51)), ("fdatasync", "ENOSPC", range(1, 51)),
+         ("fsync", "EIO", range(1, 11)), ("ftruncate", "EIO", range(1, 5)),
+         ("rename", "ENOSPC", range(1, 5)))
 _MESSAGES = 30
 _CALL_S = 3.0               # of a client's call: the node may have ended
 _LIMIT_S = 30.0
@@ -33,7 +35,8 @@ def unavailable() -> str:
     """Why no call can be made to fail; "" where it can."""
     if sys.platform != "linux" or shutil.which("strace") is None:
         return "calls are made to fail with strace, of Linux"
-    found = subprocess.run(["strace", "-D", "-qq", "-e", "trace=none", "true"],
+    found = subprocess.run(["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e",
+                            "trace=fsync", "true"],
                            capture_output=True, text=True)
     return "" if found.returncode == 0 else f"strace cannot trace here: {found.stderr.strip()}"
 
@@ -48,8 +51,10 @@ class Injected(NodeProcess):
         """The whole command."""
         if not self.inject:
             return super().command
-        return ["strace", "-D", "-f", "-qq", "-o", f"{self.log_path}.calls",
-                "-e", "signal=none", "-e", f"inject={self.inject}", *super().command]
+        call = self.inject.partition(":")[0]
+        return ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", f"{self.log_path}.calls",
+                "-e", "signal=none", "-e", f"trace={call}", "-e", f"inject={self.inject}",
+                *super().command]
 
 
 class FailingRun:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from raftnet.client import Client
-from raftnet.storage.logfile import NEW_LOG_NAME
+from raftnet.storage.logfile import LOG_NAME, NEW_LOG_NAME
+from raftnet.storage.records import HEADER_BYTES, decode_header
 from raftnet.storage.snapshot import RECEIVED_NAME, SNAPSHOT_NAME
 from tests.lasting.passing import CALL_S, Load, Passing
 from tools.processes import LocalCluster, NodeProcess, check_digests, wait_until
@@ -62,7 +63,9 @@ class InstallRun:
         follower = _follower(cluster)
         with Load([Passing("away", cluster.addresses)]) as load:
             follower.kill()
+            last_index = cluster.leader().wait_ready().last_index   # the follower's is no higher
             load.wait_more(self._count, _LIMIT_S)
+            _wait_cut(cluster, follower, last_index)
             began = time.monotonic()
             follower.start()
             wait_until(lambda: INSTALLED in follower.log_text(), _LIMIT_S,
@@ -108,10 +111,12 @@ class InstallRun:
                      load: Load) -> None:
         """It is down, and what it lacks is cut from the logs of both others."""
         follower.kill()
+        last_index = cluster.leader().wait_ready().last_index
         load.wait_more(_GAP_MESSAGES, _LIMIT_S)
         for node in cluster.nodes:
             if node is not follower:
                 client.snapshot(node.address)
+        _wait_cut(cluster, follower, last_index)
 
     def _install(self, follower: NodeProcess) -> float:
         """Seconds of an undisturbed one, from the first answer on."""
@@ -125,6 +130,19 @@ class InstallRun:
 def _follower(cluster: LocalCluster) -> NodeProcess:
     leader = cluster.leader()
     return next(node for node in cluster.nodes if node is not leader)
+
+
+def _wait_cut(cluster: LocalCluster, follower: NodeProcess, last_index: int) -> None:
+    """Until both others hold no entry any more that could follow the follower's last one."""
+    others = [cluster.data_of(node.address) for node in cluster.nodes if node is not follower]
+    wait_until(lambda: all(_base_index(directory) > last_index for directory in others), _LIMIT_S,
+               f"the logs are cut behind entry {last_index}; the logs: {cluster.directory}")
+
+
+def _base_index(directory: str) -> int:
+    path = os.path.join(directory, LOG_NAME)
+    with open(path, "rb") as file:
+        return decode_header(file.read(HEADER_BYTES), path).base_index
 
 
 def _is_near(cluster: LocalCluster, node: NodeProcess) -> bool:

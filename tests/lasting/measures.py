@@ -1,4 +1,4 @@
-"""What a running node takes of its machine: memory, descriptors, disk; and how long its loop stands.
+"""What a running node takes of its machine: memory, descriptors, disk; how long its loop stands.
 
 Of processes only on Linux, from /proc; `AVAILABLE` says whether that is there. Nothing here judges.
 """
@@ -151,5 +151,6 @@ class Pinger(threading.Thread):
     @property
     def text(self) -> str:
         """For people."""
+        ended = f", ended: {self.error}" if self.error else ""
         return (f"{self.address} answered {self.count} times, the longest took "
-                f"{1000 * self.longest_s:.0f} ms" + (f", ended: {self.error}" if self.error else ""))
+                f"{1000 * self.longest_s:.0f} ms{ended}")

@@ -93,7 +93,7 @@ class SoakRun:
                 samples = self._load(cluster)
                 cluster.wait_settled()
                 for address, each in samples.items():
-                    self._judge(address, each)
+                    self._say(judge(address, each))
             except BaseException:
                 cluster.keep()
                 raise
@@ -131,17 +131,19 @@ class SoakRun:
             time.sleep(min(self._sample_s, max(0.0, end_s - time.monotonic())))
         return samples
 
-    def _judge(self, address: str, samples: Samples) -> None:
-        third = (1 - WARM_UP_SHARE) / 3
-        parts, missed = [], []
-        for name, margin, unit in (("rss", RSS_MARGIN, MIB), ("disk", DISK_MARGIN, MIB),
-                                   ("descriptors", DESCRIPTORS_MARGIN, 1)):
-            first = samples.highest(name, WARM_UP_SHARE, WARM_UP_SHARE + third)
-            last = samples.highest(name, 1 - third)
-            parts.append(f"{name} {first / unit:.0f}, later {last / unit:.0f}"
-                         + (" MiB" if unit == MIB else ""))
-            if last > first + margin:
-                missed.append(f"{name} {last}, and {first} before")
-        self._say(f"{address}, {len(samples.found)} samples: {'; '.join(parts)}")
-        if missed:
-            raise SoakFailure(f"{address} grows: {'; '.join(missed)}")
+
+def judge(address: str, samples: Samples) -> str:
+    """The last third against the first one, in words. Raises SoakFailure."""
+    third = (1 - WARM_UP_SHARE) / 3
+    parts, missed = [], []
+    for name, margin, unit in (("rss", RSS_MARGIN, MIB), ("disk", DISK_MARGIN, MIB),
+                               ("descriptors", DESCRIPTORS_MARGIN, 1)):
+        first = samples.highest(name, WARM_UP_SHARE, WARM_UP_SHARE + third)
+        last = samples.highest(name, 1 - third)
+        parts.append(f"{name} {first / unit:.0f}, later {last / unit:.0f}"
+                     + (" MiB" if unit == MIB else ""))
+        if last > first + margin:
+            missed.append(f"{name} {last}, and {first} before")
+    if missed:
+        raise SoakFailure(f"{address} grows: {'; '.join(missed)}")
+    return f"{address}, {len(samples.found)} samples: {'; '.join(parts)}"

@@ -15,6 +15,7 @@ from raftnet.config import Config
 from raftnet.simulation import cluster as simulation
 from raftnet.simulation.cluster import Profile, SimulatedCluster
 from raftnet.simulation.invariants import InvariantError
+from raftnet.simulation.limits import draw_config
 from raftnet.simulation.network import NetworkProfile
 
 RUN_MS = 10_000         # of faults in one run, unless a variant says otherwise
@@ -53,7 +54,7 @@ class Variant:
     def run(self, seed: int, run_ms: int, broken: bool = True) -> Caught | None:
         """One seed; None: nothing was noticed."""
         with self.applied() if broken else ExitStack(), mock.patch.object(
-                simulation, "Config", self._config):
+                simulation, "draw_config", self._config):
             profile = None
             if self.profile is not None:
                 network, every_ms, kinds = self.profile
@@ -65,8 +66,8 @@ class Variant:
                 return Caught(_name_of(error), cluster.scheduler.now_ms, str(error))
         return None
 
-    def _config(self) -> Config:
-        config = Config()
+    def _config(self, seed: int) -> Config:
+        config = draw_config(seed)
         for name, value in self.limits.items():
             setattr(config.raft, name, value)
         return config

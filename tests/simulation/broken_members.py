@@ -11,7 +11,7 @@ from raftnet.greetings import Greetings
 from raftnet.raft import changes, core, election, leader, transfer
 from raftnet.raft.membership import Member, Membership
 from raftnet.raft.types import Role, TimeoutNow
-from raftnet.simulation import node as nodes
+from raftnet.simulation import connections
 from tests.simulation.breaking import Variant, wrapped
 
 _CHURN = ({"delay_ms": 5, "jitter_ms": 5}, 600, ("remove", "join", "crash", "isolate", "slow link",
@@ -167,8 +167,8 @@ class _Anybody(int):
 
 
 def _to_an_address(real):
-    def _answered(node, link, hello):
-        real(node, link, hello)
+    def _answered(connected, link, hello):
+        real(connected, link, hello)
         if link.acceptor_id:
             link.acceptor_id = _Anybody(link.acceptor_id)
     return _answered
@@ -210,6 +210,6 @@ VARIANTS = [
     Variant("old copy not noticed", "a directory that was put back is taken for the newest",
             lambda: [patch.object(Acquaintances, "why_old_copy", lambda *_: "")], profile=_OLD),
     Variant("messages to an address", "messages for an old identity reach the newcomer in its "
-            "place", lambda: [wrapped(nodes.SimulatedNode, "_answered", _to_an_address)],
+            "place", lambda: [wrapped(connections.Connections, "_answered", _to_an_address)],
             profile=_EMPTIED, run_ms=20_000),
 ]

@@ -94,8 +94,8 @@ def _always_damage(log, size, offset, reason):
 
 
 def _old_identity(real):
-    def open_store(disk, make_node_id, report):
-        return real(disk, lambda: crc32(disk.directory.encode()) + 1, report)
+    def open_store(disk, make_node_id, *rest):
+        return real(disk, lambda: crc32(disk.directory.encode()) + 1, *rest)
     return open_store
 
 

@@ -14,13 +14,13 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.simulation import broken_members, broken_node, broken_raft
+from tests.simulation import broken_members, broken_node, broken_raft, broken_snapshots
 from tests.simulation.breaking import Variant
 
 RECORD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "variants.json")
 VARIANTS = {variant.name: variant
             for variant in [*broken_raft.VARIANTS, *broken_members.VARIANTS,
-                            *broken_node.VARIANTS]}
+                            *broken_node.VARIANTS, *broken_snapshots.VARIANTS]}
 # Searched by name only: no seed is known yet that shows them.
 UNCAUGHT = {variant.name: variant
             for variant in broken_node.UNCAUGHT}

@@ -131,8 +131,9 @@ class Kinds(unittest.TestCase):
         status = requests.NodeStatus(
             bytes(15) + b"\1", 77, 3, "leader", 4, 5, 6, 7, 0, 7, 0xABC, True, 0, "h:1", "h:1",
             "0.1", [requests.MemberStatus(77, "h:1", True, True, 7, 0, False, 20, 90, 5),
-                    requests.MemberStatus(78, "h:2", False, False, stays=True)],
-            6, 1, ["h:1", "h:3"], 150, 750, "it is slow")
+                    requests.MemberStatus(78, "h:2", False, False, stays=True, snapshot_bytes=3,
+                                          snapshot_size=8)],
+            6, 1, ["h:1", "h:3"], 150, 750, "it is slow", 99, True, 4, 9, "verifying", ["h:4"])
         hello = requests.encode_hello(requests.Hello(1, bytes(16), 77, 3, 5, "h:1", 0xABC, 6, 5,
                                                      9, 2))
         peers = [encode_message(message) for message in (
@@ -163,9 +164,10 @@ class Kinds(unittest.TestCase):
             Kind.STATUS: (b"", "STATUS id 4"),
             Kind.STATUS_REPLY: (
                 requests.encode_status(status), 'heartbeat 150 ms election timeout 750 ms "it is '
-                'slow" members [h:1 node 000000000000004d voter reachable match 7 silent 0 ms '
-                "round trip 20 ms slow 90 ms lost 5 permille; h:2 node 000000000000004e learner "
-                "that stays unreachable match 0 silent unknown] target h:1, h:3"),
+                'slow" log 99 bytes disk full snapshot 4 of 9 bytes note "verifying" members [h:1 '
+                "node 000000000000004d voter reachable match 7 silent 0 ms round trip 20 ms slow "
+                "90 ms lost 5 permille; h:2 node 000000000000004e learner that stays unreachable "
+                "match 0 silent unknown snapshot 3 of 8 bytes] target h:1, h:3 heals with h:4"),
             Kind.TAKE_SNAPSHOT: (snapshots.encode_take_snapshot(True), ": local"),
             Kind.SNAPSHOT_TAKEN: (
                 snapshots.encode_snapshot_taken(snapshots.Taken(5, 2, 9, 171, 205)),

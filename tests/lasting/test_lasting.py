@@ -1,0 +1,51 @@
+"""Short forms of the long tests of what lasts (`python3 -m tests.lasting`), with real processes."""
+
+import unittest
+
+from tests.lasting import damage, failing, smalldisk
+from tests.lasting.bounded import BoundedRun
+from tests.lasting.failing import FailingRun
+from tests.lasting.fulldisk import FullDiskRun
+from tests.lasting.install import InstallRun
+from tests.lasting.restore import RestoreRun
+
+
+class TestLasting(unittest.TestCase):
+    """Each part once, with small numbers."""
+
+    def test_disk_and_memory_stay_bounded_and_idle_writes_nothing(self):
+        run = BoundedRun(20_000, idle_s=0.5)
+        run.run()
+        self.assertGreater(run.snapshots, 0)
+
+    def test_a_stopped_follower_returns_by_snapshot_and_is_killed_at_it(self):
+        run = InstallRun(seed=1, count=10_000, ballast=3_000, kills=1)
+        run.run()
+        self.assertEqual(run.hits.total(), 1)
+
+    def test_a_damaged_log_is_healed_by_the_others(self):
+        damage.DamageRun([("log", damage.flip)]).run()
+
+    def test_a_damaged_snapshot_of_a_lone_node_is_refused(self):
+        damage.refuse_alone("snapshot", damage.flip)
+
+    def test_a_full_disk(self):
+        why = smalldisk.unavailable()
+        if why:
+            self.skipTest(why)
+        FullDiskRun().alone()
+
+    def test_a_sync_that_fails(self):
+        why = failing.unavailable()
+        if why:
+            self.skipTest(why)
+        run = FailingRun()
+        run.run("fdatasync", "EIO", 20)
+        self.assertEqual(run.ends, {"ended": 1})
+
+    def test_a_backup_becomes_a_new_cluster(self):
+        RestoreRun(500).run(short=True)
+
+
+if __name__ == "__main__":
+    unittest.main()
