@@ -47,6 +47,11 @@ class DiskWork:
         """Whether nothing is being written."""
         return not self._batch and not self._refused and not self._steps
 
+    @property
+    def installs(self) -> bool:
+        """Whether an install is among what is being written."""
+        return any(job.install is not None for job in self._batch)
+
     def submit(self, jobs: list[Job], order: SnapshotOrder | None) -> None:
         """What a turn wants of the disk, and of another process."""
         self._node.cluster.invariants.gives(self._node, jobs)
@@ -172,10 +177,11 @@ class DiskWork:
         if self._order is not None and scheduler.chance(30):
             self._make_a_part(self._order)
         store = node.replica.store if node.replica is not None else None
-        if store is None or not (self._batch or store.compacting) or scheduler.chance(50):
+        if store is None or not (self._batch or store.compacting) or scheduler.chance(
+                20 if self.installs else 50):
             return
         most = _OPERATIONS_MAX
-        if any(job.install is not None or job.compact is not None for job in self._batch):
+        if self.installs or any(job.compact is not None for job in self._batch):
             most *= 3
         node.disk.fail_at(scheduler.randint(1, most), scheduler.chance(50))
         try:

@@ -25,8 +25,9 @@ _LATE_MS_MAX = 6_000
 _FOLLOWS_MS_MAX = 500       # long enough to hear of a new leader
 _WATCH_MS_MAX = 100
 _HAND_BACKS_MAX = 20
-_AWAY_MS_MIN, _AWAY_MS_MAX = 2_000, 10_000
+_AWAY_MS_MIN, _AWAY_MS_MAX = 1_500, 8_000
 _KILLS_MAX = 3              # of a node that installs
+_LOOK_MS_MAX = 20           # so often it is looked at
 
 
 class Faults:
@@ -225,7 +226,8 @@ class Faults:
         if not (self.running and kills) or self._scheduler.now_ms >= end_ms:
             return
         raft = away.replica.raft if away.running else None
-        if raft is not None and raft.incoming is not None and chosen.random() < 0.3:
+        if raft is not None and (away.installs or raft.incoming is not None) and (
+                chosen.random() < (0.7 if away.installs else 0.1)):
             kills -= 1
             how = chosen.random()
             if how < 0.2:
@@ -234,7 +236,7 @@ class Faults:
                 self._crash_leaders()
             else:
                 away.crash(power_loss=chosen.random() < 0.5)
-        self._scheduler.after(chosen.randint(1, _WATCH_MS_MAX),
+        self._scheduler.after(chosen.randint(1, _LOOK_MS_MAX),
                               lambda: self._interrupt(away, end_ms, kills))
 
     def _backup(self, node: SimulatedNode) -> None:

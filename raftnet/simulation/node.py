@@ -286,6 +286,11 @@ class SimulatedNode:
         """Whether nothing is being written."""
         return not self.running or self._work.idle
 
+    @property
+    def installs(self) -> bool:
+        """Whether the disk is busy with an install."""
+        return self.running and self._work.installs
+
     # --- frames
 
     def arrived(self, link: Link, life: int, frame) -> None:

@@ -41,7 +41,7 @@ class Variant:
     run_ms: int = RUN_MS
     # (network, mean ms between faults, kinds of faults); None: the seed draws them
     profile: tuple[dict, int, tuple[str, ...]] | None = None
-    limits: dict[str, int] = field(default_factory=dict)    # of RaftConfig
+    limits: dict[str, int] = field(default_factory=dict)    # of RaftConfig, SnapshotConfig
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -69,7 +69,7 @@ class Variant:
     def _config(self, seed: int) -> Config:
         config = draw_config(seed)
         for name, value in self.limits.items():
-            setattr(config.raft, name, value)
+            setattr(config.raft if hasattr(config.raft, name) else config.snapshot, name, value)
         return config
 
 

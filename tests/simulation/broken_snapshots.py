@@ -29,6 +29,7 @@ _AWAY = (_QUICK, 700, ("left behind", "left behind", "isolate", "crash"))
 _POWER = (_QUICK, 600, ("power loss", "all crash", "left behind", "crash"))
 _DAMAGE = (_QUICK, 700, ("damage", "damage", "crash", "left behind", "pause"))
 _FULL = (_QUICK, 500, ("long full disk", "full disk", "crash", "isolate", "left behind"))
+_SMALL = {"log_bytes_min": 2_500, "log_per_snapshot": 0, "tail_bytes": 0}
 _LOSSES = ({"delay_ms": 10, "jitter_ms": 10, "loss": 10}, 600, ("crash", "pause", "all crash"))
 
 
@@ -194,28 +195,30 @@ def _pretends(real):
 
 VARIANTS = [
     Variant("installed before the disk says so", "an install is acknowledged before its job is "
-            "done", lambda: [wrapped(install, "begin_at_verified", _early_install)], profile=_AWAY),
+            "done", lambda: [wrapped(install, "begin_at_verified", _early_install)], profile=_AWAY,
+            run_ms=20_000, limits=_SMALL),
     Variant("snapshot unverified", "checksums of a snapshot's blocks are not looked at",
             lambda: [patch.object(SnapshotFile, "pieces", _unverified)], profile=_DAMAGE,
-            run_ms=15_000),
+            run_ms=20_000, limits=_SMALL),
     Variant("chunks of two transfers", "what comes of a newer snapshot is put behind an older "
             "one's, and nobody verifies it",
             lambda: [wrapped(install, "on_snapshot", _any_transfer),
                      patch.dict("raftnet.raft.core._STEP", {
                          install.Snapshot: _any_transfer(install.on_snapshot)}),
                      patch.object(SnapshotFile, "pieces", _unverified)], profile=_AWAY,
-            run_ms=15_000),
+            run_ms=20_000, limits=_SMALL),
     Variant("members of the snapshot ignored", "the members stay those of the log",
-            lambda: [patch.object(RaftLog, "_begin_memberships", _no_members)], profile=_AWAY),
+            lambda: [patch.object(RaftLog, "_begin_memberships", _no_members)], profile=_AWAY,
+            run_ms=20_000, limits=_SMALL),
     Variant("replies not in the snapshot", "kept replies are left out of the state",
             lambda: [wrapped(StateLoader, "finish", _without_replies)], profile=_LOSSES,
-            run_ms=15_000),
+            run_ms=15_000, limits=_SMALL),
     Variant("waits not in the snapshot", "waiting dequeues are left out of the state",
-            lambda: [wrapped(StateLoader, "finish", _without_waits)], profile=_LOSSES),
+            lambda: [wrapped(StateLoader, "finish", _without_waits)], profile=_LOSSES, run_ms=15_000, limits=_SMALL),
     Variant("time begins anew", "behind a snapshot replicated time begins at zero",
             lambda: [wrapped(ReplicatedTime, "__init__", _began_at_zero),
                      wrapped(ReplicatedTime, "follow", _from_zero)], profile=_AWAY,
-            run_ms=15_000),
+            run_ms=20_000, limits=_SMALL),
     Variant("snapshot renamed before its sync", "a made snapshot is not synced",
             lambda: [patch("raftnet.rebuild.write_snapshot", _no_sync(snapshot.write_snapshot))],
             profile=_POWER),
@@ -229,18 +232,19 @@ VARIANTS = [
     Variant("base above the snapshot", "the log is cut behind what the snapshot holds",
             lambda: [wrapped(Succession, "_begin_successor", _base_above)], profile=_POWER),
     Variant("log before its snapshot", "an install renames the log first",
-            lambda: [wrapped(Succession, "install", _log_first)], profile=_AWAY, run_ms=15_000),
+            lambda: [wrapped(Succession, "install", _log_first)], profile=_AWAY, run_ms=20_000, limits=_SMALL),
     Variant("names not synced", "a compaction's renames may come back in any order",
             lambda: [wrapped(Succession, "compact", _all_at_once),
                      wrapped(Succession, "step", _step_unsynced)], profile=_POWER),
     Variant("cut while a follower installs", "the log is cut under a follower that needs it",
             lambda: [wrapped(Snapshots, "_cut_jobs", lambda real: lambda self: _not_installing(
-                self, real))], profile=_AWAY),
+                self, real))], profile=_AWAY,
+            run_ms=20_000, limits=_SMALL),
     Variant("healing under the old id", "meta stays where damaged files are set aside",
             lambda: [patch.object(damage, "HISTORY_NAMES", tuple(
-                name for name in damage.HISTORY_NAMES if name != META_NAME))], profile=_DAMAGE),
+                name for name in damage.HISTORY_NAMES if name != META_NAME))], profile=_DAMAGE, run_ms=20_000),
     Variant("a cut log goes unnoticed", "the end of the log that meta knows is not compared",
-            lambda: [wrapped(opening, "_check_meta", _no_floor)], profile=_DAMAGE),
+            lambda: [wrapped(opening, "_check_meta", _no_floor)], profile=_DAMAGE, run_ms=20_000),
     Variant("a full disk acknowledges", "what found no room counts as written",
             lambda: [wrapped(Store, "perform", _pretends)], profile=_FULL),
     Variant("entries acknowledged with the vote", "on a full disk all promises leave with the "
