@@ -15,6 +15,7 @@ from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
 from raftnet.wire.snapshots import decode_read_snapshot, decode_take_snapshot
 
 _LOG_LIMIT_MAX = 10_000
+_TO_BE_DONE = (Kind.REQUEST, Kind.TAKE_SNAPSHOT)    # with these the next turn begins
 _READ_BYTES_MAX = 1_024         # a reading command holds a queue's name and a number
 _CONTACTS_SHOWN_MAX = 5         # in a text, and in a status
 
@@ -59,12 +60,8 @@ class Reads:
         self._ask(local, (client, request_id, Kind.TAKE_SNAPSHOT, None))
 
     def _read_snapshot(self, client, request_id: int, body: bytes) -> None:
-        replica = self._replica
-        index, offset, count = decode_read_snapshot(body)
-        if replica.raft is None:
-            replica.refuse(client, request_id, *replica.why_not_serving())
-        else:
-            replica.snapshots.read(client, request_id, index, offset, count)
+        # Small questions with large answers: bounded like all of them, in `answer`.
+        self._ask(True, (client, request_id, Kind.READ_SNAPSHOT, decode_read_snapshot(body)))
 
     def _ask(self, local: bool, question: tuple) -> None:
         replica = self._replica
@@ -113,7 +110,7 @@ class Reads:
         for index, question in self._confirmed:
             if index <= applied and left > 0:
                 left -= self._answer(question)
-                asked = asked or question[2] == Kind.REQUEST    # there may be something to propose
+                asked = asked or question[2] in _TO_BE_DONE
             else:
                 waiting.append((index, question))
         self._confirmed = waiting
@@ -136,6 +133,8 @@ class Reads:
         if kind == Kind.TAKE_SNAPSHOT:
             replica.snapshots.take(client, request_id)
             return 0
+        if kind == Kind.READ_SNAPSHOT:
+            return replica.snapshots.read(client, request_id, *what)
         body = self._log_reply(*what)
         replica.gateway.answers.append((client, request_id, Kind.LOG_REPLY, body))
         replica.actions.say("request_log", "a client is given the log from index %d", what[0])
@@ -219,9 +218,8 @@ class Reads:
         if raft is None:
             return replica.why_not_serving()[1]
         notes = []
-        making = replica.snapshots._order
-        if making is not None:
-            notes.append(f"making a snapshot up to entry {making.index}")
+        if replica.snapshots.making:
+            notes.append(f"making a snapshot up to entry {replica.snapshots.making}")
         incoming = self._incoming()
         if incoming is not None:
             doing = "verifying" if incoming.written else "receiving"

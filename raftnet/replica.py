@@ -320,8 +320,9 @@ class Replica:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no disk work is under way, and no promise waits for one."""
-        return not self._after_sync and self.raft.disk_idle
+        """Whether no disk work is under way, no promise waits for one, and no snapshot is being
+        made out of the files."""
+        return not self._after_sync and self.raft.disk_idle and self.snapshots.is_idle
 
     def drop_cluster(self, alone: bool = False) -> None:
         """Forget a cluster in which this node promised nothing but votes to anybody: its founding
@@ -339,6 +340,7 @@ class Replica:
         self.greetings.known.forget()
         self.machine, self._from_file = Machine(self.config.machine, self.config.wire), None
         self.gateway.begin_anew(self.machine)
+        self.snapshots.close()
         self.snapshots = Snapshots(self)
         self.peers_changed = True
 

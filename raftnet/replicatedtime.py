@@ -30,8 +30,10 @@ class ReplicatedTime:
 
     def follow(self, now_ms: int, applied_time_ms: int) -> None:
         """Look at what the log got since the last call. `applied_time_ms` is the machine's time:
-        that of the last stamp where none is in memory."""
+        a stamp of this log too, though its entry may be in the file only."""
         log = self._log
+        if applied_time_ms > self.stamp_ms:
+            self.stamp_ms, self._came_ms = applied_time_ms, now_ms
         if log.epoch == self._epoch and log.last_index == self._seen_to:
             return
         replaced = log.epoch != self._epoch

@@ -28,6 +28,7 @@ from raftnet.wire.snapshots import (
     PART_BYTES_MAX, Part, Taken, encode_snapshot_part, encode_snapshot_taken)
 
 _BEHIND_ENTRIES_MAX = 1_000     # of what is committed: as many as a turn applies out of the file
+_FULL = "this node's disk is full: free space there"
 
 
 class Snapshots:
@@ -56,6 +57,22 @@ class Snapshots:
         self._log_base_index = self._replica.store.log_base_index
 
     @property
+    def is_idle(self) -> bool:
+        """Whether none is being made, and the log is not being cut."""
+        return self._order is None and not self._replica.store.compacting
+
+    def close(self) -> None:
+        """The node leaves its cluster: nothing of it is held any more."""
+        for file in self._kept:
+            file.close()
+        self._kept.clear()
+
+    @property
+    def making(self) -> int:
+        """Up to which entry a snapshot is being made; 0: none is."""
+        return self._order.index if self._order is not None else 0
+
+    @property
     def index(self) -> int:
         """The last entry that the durable snapshot contains; 0: there is none."""
         return self._current.meta.index if self._current is not None else 0
@@ -75,6 +92,8 @@ class Snapshots:
             self._cut()
         if self._kept:
             self._let_go()
+        if replica.disk_full and self._askers and self._order is None:
+            self._refuse_askers(ErrorCode.DISK_FULL, _FULL)
         self._go_on()
         if self._order is None and self._is_due():
             self._decide()
@@ -120,7 +139,8 @@ class Snapshots:
 
     def made(self, order: SnapshotOrder) -> None:
         """The file is there."""
-        assert order is self._order
+        if order is not self._order:
+            return
         made = SnapshotFile.open(self._replica.store.disk, order.name)
         self._made = made.meta
         made.close()
@@ -129,7 +149,10 @@ class Snapshots:
 
     def failed(self, order: SnapshotOrder, reason: str) -> None:
         """It could not be made; the log stays as it is."""
-        assert order is self._order
+        if order is not self._order:
+            return              # of a cluster that this node has left
+        if self._replica.store.disk.exists(order.name):
+            self._replica.store.disk.remove(order.name)     # a part of it: it takes up space
         self._order = None
         self._fail(reason)
 
@@ -138,9 +161,12 @@ class Snapshots:
         self._retry_ms = replica.now_ms + self._config.retry_ms
         replica.actions.say("snapshot", "no snapshot was made: %s; the log stays as it is", reason,
                             level=ERROR)
+        self._refuse_askers(ErrorCode.NO_SNAPSHOT, reason)
+
+    def _refuse_askers(self, code: ErrorCode, reason: str) -> None:
         askers, self._askers = self._askers, []
         for client, request_id, _ in askers:
-            replica.refuse(client, request_id, ErrorCode.NO_SNAPSHOT, reason)
+            self._replica.refuse(client, request_id, code, reason)
 
     # --- cutting the log
 
@@ -170,7 +196,8 @@ class Snapshots:
         needed = min([progress.match_index for progress in replica.raft.progress.values()
                       if progress.was_heard], default=index)
         if needed < base_index:
-            base_index = max(needed, replica.store.index_before(index, config.log_bytes_min))
+            base_index = max(needed, replica.store.index_before(
+                index, max(config.tail_bytes, config.log_bytes_min)))
         return max(base_index, replica.raft.log.base_index)
 
     def _cut(self) -> None:
@@ -237,7 +264,11 @@ class Snapshots:
         if self._current is not None and self.index >= applied:
             self._answer(client, request_id)
             return
-        self._askers = [asker for asker in self._askers if replica.gateway.is_live(asker[0])]
+        if replica.disk_full:
+            replica.refuse(client, request_id, ErrorCode.DISK_FULL, _FULL)
+            return
+        if len(self._askers) >= self._config.askers_max:
+            self._askers = [each for each in self._askers if replica.gateway.is_live(each[0])]
         if len(self._askers) >= self._config.askers_max:
             replica.refuse(client, request_id, ErrorCode.BUSY, "too many wait for a snapshot")
         else:
@@ -250,8 +281,8 @@ class Snapshots:
             encode_snapshot_taken(Taken(meta.index, meta.term, meta.size, meta.checksum,
                                         meta.digest)))))
 
-    def read(self, client, request_id: int, index: int, offset: int, count: int) -> None:
-        """A client reads a part of one."""
+    def read(self, client, request_id: int, index: int, offset: int, count: int) -> int:
+        """A client reads a part of one; the bytes of the answer."""
         replica = self._replica
         file = next((f for f in self._files() if f.meta.index == index), None)
         if file is None:
@@ -264,6 +295,8 @@ class Snapshots:
             data = self._read(file, offset, min(count, PART_BYTES_MAX, file.meta.size - offset))
             replica.gateway.answers.append((client, request_id, Kind.SNAPSHOT_PART, (
                 encode_snapshot_part(Part(index, file.meta.size, offset, data)))))
+            return len(data)
+        return 0
 
     # --- receiving one
 

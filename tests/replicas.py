@@ -51,7 +51,8 @@ class Node:
         self.disk_slow = False
         self.jobs = []
         self.up: dict[str, bool] = {}       # dialled and greeted: address -> welcome messages?
-        store = Store.open(self.disk, lambda: self.randint(1, 2**64 - 1), self.lines.lines.append)
+        store = Store.open(self.disk, lambda: self.randint(1, 2**64 - 1), self.lines.lines.append,
+                           self.config.raft.log_memory_bytes_max)
         self.replica = Replica(self.config, store, self.begin, self.randint, self.lines)
         self.targets: list[str] = []        # where it holds connections, as of its last change
 

@@ -96,6 +96,70 @@ class TestMaking(SnapshotCase):
         self.assertEqual(before, [node.disk.operations for node in nodes.alive()])
 
 
+    def test_what_was_half_made_is_removed(self):
+        nodes = self.begin()
+        follower = next(n for n in nodes.alive() if n is not nodes.serving())
+        replica = follower.replica
+        nodes.ask(follower, Kind.TAKE_SNAPSHOT, snapshots.encode_take_snapshot(True))
+        order = replica.turn().order or replica.turn().order
+        follower.disk.put(order.name, b"a part")
+        replica.snapshots.failed(order, "no space left")
+        self.assertFalse(follower.disk.exists(order.name))
+        answers = [requests.decode_error(body)[::2] for _, _, kind, body in replica.turn().answers
+                   if kind == Kind.ERROR]
+        self.assertEqual(answers, [(ErrorCode.NO_SNAPSHOT, "no space left")])
+
+    def test_one_that_is_being_made_holds_a_node_in_its_cluster(self):
+        nodes = self.begin(addresses=ADDRESSES[:1])
+        node = nodes.serving()
+        self.assertTrue(node.replica.is_quiet)
+        nodes.ask(node, Kind.TAKE_SNAPSHOT, snapshots.encode_take_snapshot(True))
+        order = node.replica.turn().order or node.replica.turn().order
+        self.assertFalse(node.replica.is_quiet)
+        node.replica.snapshots.failed(order, "it was killed")
+        self.assertTrue(node.replica.is_quiet)
+
+    def test_a_full_disk_makes_none_and_says_so(self):
+        nodes = self.begin()
+        node = nodes.serving()
+        node.replica.set_disk_full(True)
+        answer = nodes.answer_to(node, Kind.TAKE_SNAPSHOT, snapshots.encode_take_snapshot(True))
+        self.assert_error(answer, ErrorCode.DISK_FULL)
+
+
+class TestReplicatedTime(SnapshotCase):
+    """Stamps never decrease, whatever of the log is in memory."""
+
+    def test_after_a_restart_whose_tail_in_memory_is_replaced(self):
+        config = small(log_bytes_min=1_000_000)
+        config.raft.log_memory_bytes_max = 3_000
+        nodes = self.begin(config)
+        for _ in range(300):
+            nodes.step()
+        old = nodes.serving()
+        address = old.begin.address
+        self.assert_enqueued(nodes.enqueue(old, b"committed"))
+        nodes.run_until(nodes.settled)
+        time_ms = old.replica.machine.time_ms
+        self.assertGreater(time_ms, 5_000)
+        others = [a for a in ADDRESSES if a != address]
+        nodes.cut |= {pair for a in others for pair in ((a, address), (address, a))}
+        for _ in range(6):      # more than memory holds, and none of it is ever committed
+            nodes.ask(old, Kind.REQUEST, requests.encode_request(
+                requests.NO_SESSION, 1, 0, [commands.encode_enqueue(b"q", [bytes(1_000)])]))
+            nodes.turn(old)
+        nodes.kill(address)
+        nodes.cut.clear()
+        nodes.run_until(lambda: nodes.serving() is not None)
+        nodes.revive(address)
+        nodes.run_until(lambda: nodes.settled() and len(nodes.alive()) == 3)
+        replica = nodes.nodes[address].replica
+        nodes.serving().replica.raft.transfer(replica.node_id)
+        nodes.run_until(lambda: nodes.serving() is nodes.nodes[address])
+        self.assert_enqueued(nodes.enqueue(nodes.nodes[address], b"after"))
+        self.assertGreaterEqual(replica.machine.time_ms, time_ms)
+
+
 class TestInstalling(SnapshotCase):
     """A follower that is behind the log."""
 
@@ -169,6 +233,23 @@ class TestGiving(SnapshotCase):
         self.assertEqual(self.assert_error(answer, ErrorCode.NOT_LEADER),
                          nodes.serving().begin.address)
         self.read_snapshot(nodes, follower)
+
+    def test_many_small_questions_are_answered_a_few_a_turn(self):
+        config = small(log_bytes_min=1_000_000)
+        config.gateway.reads_turn_bytes_max = 2_000
+        nodes = self.begin(config)
+        self.pass_messages(nodes, 30)
+        leader = nodes.serving()
+        taken, _ = self.read_snapshot(nodes, leader)
+        self.assertGreater(taken.size, 1_000)
+        for _ in range(50):
+            nodes.ask(leader, Kind.READ_SNAPSHOT,
+                      snapshots.encode_read_snapshot(taken.index, 0, 1_000))
+        sizes = []
+        while sum(sizes) < 50:
+            answers = leader.replica.turn().answers
+            sizes.append(sum(kind == Kind.SNAPSHOT_PART for _, _, kind, _ in answers))
+        self.assertLessEqual(max(sizes), 3)
 
     def test_one_that_is_not_held(self):
         nodes = self.begin()

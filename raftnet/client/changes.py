@@ -252,7 +252,7 @@ class Changes:
             if is_done(status):
                 return status
             text, now = describe(status), clock()
-            learners = [(m.node_id, m.match_index) for m in status.members
+            learners = [(m.node_id, m.match_index, m.snapshot_bytes) for m in status.members
                         if not m.voter and is_meant(m)]
             place = status.membership_index, _committed(status), learners
             if place != seen:
