@@ -3,8 +3,8 @@
 Founding (design: Founding and identity; protocol.md, Founding): founders learn each other's node
 ids from the greetings; whoever knows all of them writes the identical entry 1 by itself. The
 cluster id is a hash of all node ids, so equal founders give equal bytes. A lone founder is a list
-of one. Joining: ask the contact, or the leader it names, until the entry that takes this node in is
-committed. No I/O and no clock here; the Replica drives it.
+of one. Joining: ask the contacts one after the other, or the leader that one names, until the entry
+that takes this node in is committed. No I/O and no clock here; the Replica drives it.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from zlib import crc32
 from raftnet.raft.entry import Entry, EntryKind, encode_entry
 from raftnet.raft.membership import Member, Membership, encode_membership
 
-# Without an answer for so long, a JOIN is asked again, beginning with the contact.
+# Without an answer for so long, a JOIN is asked again: of the next contact.
 PATIENCE_MS_MIN, PATIENCE_MS_MAX = 3_000, 60_000
 FOUNDING_TERM = 1       # entry 1 has it; the first election is for term 2
 
@@ -79,22 +79,33 @@ class Founders:
 class Joining:
     """A node's asking to be taken in, or to be known at a new address. `flags`: of a JOIN."""
 
-    def __init__(self, contact: str, flags: int = 0):
-        self.contact = contact
+    def __init__(self, contacts: list[str], flags: int = 0):
+        self.contacts = contacts    # who may know the leader; one at least
         self.flags = flags
-        self.target = contact       # whom to ask now: the contact, or the leader it named
+        self.contact = self.target = contacts[0]    # whom to ask now: the contact, or who it named
         self.asked = False          # a question is on its way to the target
+        self.in_vain = False        # the target is of no use: `go_on` is next
         self.patience_ms = PATIENCE_MS_MIN      # with which its answer is waited for
+        self.of_our_cluster = ""    # the address that greeted as such; counts where a node heals
 
-    def refused(self, leader: str) -> bool:
-        """The target refused and named `leader` (or ""); whether another target was chosen."""
-        self.asked = False
-        changed = self.target != (leader or self.contact)
-        self.target = leader or self.contact
+    def turn_to(self, target: str) -> bool:
+        """Ask there next; whether that is another target."""
+        self.asked = self.in_vain = False
+        changed, self.target = self.target != target, target
         return changed
 
+    def go_on(self) -> bool:
+        """`turn_to` the contact behind the last one."""
+        places = self.contacts
+        place = places.index(self.contact) + 1 if self.contact in places else 0
+        if places:
+            self.contact = places[place % len(places)]
+        return self.turn_to(self.contact)
+
     def unanswered(self) -> bool:
-        """No answer came in time, perhaps because the way is long: `refused`, and the next one is
-        waited for twice as long."""
-        self.patience_ms = min(2 * self.patience_ms, PATIENCE_MS_MAX)
-        return self.refused("")
+        """No answer came in time: `go_on`. The way may be long, so once all were asked, answers
+        are waited for twice as long."""
+        changed = self.go_on()
+        if self.contact == (self.contacts or [self.contact])[0]:
+            self.patience_ms = min(2 * self.patience_ms, PATIENCE_MS_MAX)
+        return changed

@@ -3,9 +3,10 @@
 Rules (design: Founding and identity; protocol.md, Connection and greeting, Founding): a node of
 another cluster, an old copy of a directory and a removed node are refused, on both sides with a
 clear line. While the directory has no identity, greetings found the cluster, or this node asks a
-contact to be taken in; so does a member whose address has changed. founding.py has what is decided,
-acquaintances.py what is remembered, this the course of it. One object for each Replica; no I/O but
-the Store's.
+contact to be taken in; so does a member whose address has changed. A node that heals (recovery.py)
+asks all whom it knows in turn, and only those of the cluster that its damaged files belong to.
+founding.py has what is decided, acquaintances.py what is remembered, this the course of it. One
+object for each Replica; no I/O but the Store's.
 """
 
 from raftnet.acquaintances import Acquaintances
@@ -29,6 +30,8 @@ _INVITE_EVERY_MS = 1_000        # those that `members --set` named and that are 
 _LONE_ENTRIES_MAX = 1_000
 _STRANGER_MS = 10_000           # so long a node that is no member, but was heard, can be answered
 NO_CLUSTER = bytes(16)
+# Refusals of a JOIN that tell of no leader who would take this node in later.
+_NOT_HERE = (ErrorCode.NOT_A_MEMBER, ErrorCode.WRONG_CLUSTER, ErrorCode.REMOVED)
 
 _OLD_COPY_ADVICE = ("it must not run; to bring the node back, empty the directory and start it "
                     "with --join")
@@ -54,10 +57,13 @@ class Greetings:
 
     def begin(self) -> None:
         """An empty directory: found or join, as the command line says; one whose damaged files were
-        set aside comes back to its cluster, whatever that says."""
+        set aside comes back to its cluster; what that says is one more place to ask."""
         replica = self._replica
-        if self._healing_contacts:
-            self._ask_to_join(self._healing_contacts[0], JOIN_RETURNING)
+        if replica.store.healing is not None:
+            contacts = [replica.start.join, *replica.store.healing.contacts]
+            # It may have moved to where another member was.
+            others = [a for a in contacts if a and a != replica.address] or contacts[1:]
+            self._ask_to_join(others[0], JOIN_RETURNING)
             return
         if replica.start.join:
             self._ask_to_join(replica.start.join, replica.start.join_flags)
@@ -67,17 +73,16 @@ class Greetings:
                             ", ".join(self.founders.addresses))
         self._found_if_complete()
 
-    @property
-    def _healing_contacts(self) -> tuple[str, ...]:
-        healing = self._replica.store.healing
-        return healing.contacts if healing is not None else ()
-
     def _ask_to_join(self, contact: str, flags: int) -> None:
+        replica = self._replica
+        healing = replica.store.healing
+        more = healing.contacts if healing is not None else ()
         self.founders = None
-        self.joining = Joining(contact, flags)
-        self._ask_deadline_ms = self._replica.now_ms
-        self._replica.peers_changed = True
-        self._replica.actions.say("join", "asking %s to be taken in", contact)
+        self.joining = Joining([contact, *(a for a in more if a not in (contact, replica.address))],
+                               flags)
+        self._ask_deadline_ms = replica.now_ms
+        replica.peers_changed = True
+        replica.actions.say("join", "asking %s to be taken in", contact)
 
     def _new_founders(self) -> None:
         replica = self._replica
@@ -113,6 +118,9 @@ class Greetings:
         self._hear_founder(hello, dialled or hello.address)
         if not dialled:
             self._hear_cluster_of_address(hello)
+        elif self._heals_elsewhere(hello, dialled):
+            return (ErrorCode.WRONG_CLUSTER, f"the damaged files of {replica.address} belong to "
+                    "another cluster")
         ours, theirs = replica.cluster_id, hello.cluster_id     # ours may be new by now
         if NO_CLUSTER in (ours, theirs):
             return self._why_too_old(hello) if replica.raft is not None else None
@@ -197,7 +205,13 @@ class Greetings:
                 f"program knows {hello.state_version}: update it")
 
     def refused(self, address: str, code: int, text: str) -> None:
-        """A node that this one greeted refuses it."""
+        """A node that this one greeted refuses the greeting."""
+        self._heed_refusal(address, code, text)
+        heals = self._replica.store.healing is not None
+        if heals and self.joining is not None and address == self.joining.target:
+            self._go_on_soon(self.joining)
+
+    def _heed_refusal(self, address: str, code: int, text: str) -> None:
         replica = self._replica
         if code == ErrorCode.OLD_COPY:
             replica.stop_reason = f"{address} says: {text}"
@@ -315,6 +329,31 @@ class Greetings:
         healing = self._replica.store.healing
         return healing is None or healing.cluster_id in (NO_CLUSTER, cluster_id)
 
+    def _heals_elsewhere(self, hello: Hello, address: str) -> bool:
+        """Whether a node that heals, and would ask at that address, finds another cluster there.
+        Then it does not ask, since it could be taken in."""
+        replica, joining, healing = self._replica, self.joining, self._replica.store.healing
+        if (joining is None or healing is None or healing.cluster_id == NO_CLUSTER
+                or address != joining.target):
+            return False
+        if hello.cluster_id == healing.cluster_id:
+            joining.of_our_cluster = address
+            return False
+        joining.of_our_cluster = ""
+        foreign = hello.cluster_id != NO_CLUSTER        # else it asks to be taken in itself
+        if foreign:
+            replica.actions.say("join", "%s belongs to cluster %s, and the damaged files to %s",
+                                address, hello.cluster_id.hex()[:8],
+                                healing.cluster_id.hex()[:8], level=WARNING)
+        self._go_on_soon(joining)
+        return foreign
+
+    def _may_ask(self, asking: Joining) -> bool:
+        """Whether the target is known to be of the cluster to which a node that heals belongs."""
+        healing = self._replica.store.healing
+        return (asking is self._moving or healing is None or healing.cluster_id == NO_CLUSTER
+                or asking.of_our_cluster == asking.target)
+
     def invited(self, cluster_id: bytes, contact: str, flags: int) -> bool:
         """Ask `contact` to be taken in; False where this node has data of its own."""
         if not self._comes_back_to(cluster_id):
@@ -329,7 +368,7 @@ class Greetings:
     def connected(self, address: str) -> None:
         """A dialled connection was greeted: whoever is to be asked there is asked at once."""
         asking = self.joining or self._moving
-        if asking is not None and address == asking.target:
+        if asking is not None and address == asking.target and not asking.in_vain:
             asking.asked = False
             self._ask_deadline_ms = self._replica.now_ms
 
@@ -342,16 +381,17 @@ class Greetings:
         asking = self.joining or self._moving
         if asking is None or replica.now_ms < self._ask_deadline_ms:
             return
-        if asking.asked:
-            if asking is self._moving or self._healing_contacts:
-                asking.contact = self._next_contact(asking.contact)
-            if asking.unanswered():
+        if asking.asked or asking.in_vain:
+            self._refresh_contacts(asking)
+            text = "asking %s" if asking.in_vain else "no answer: asking %s"
+            if asking.go_on() if asking.in_vain else asking.unanswered():
                 replica.peers_changed = True
-                replica.actions.say("join", "no answer: asking %s", asking.target)
-        asking.asked = True
+                replica.actions.say("join", text, asking.target)
+        asking.asked = True     # though nobody may be there
         self._ask_deadline_ms = replica.now_ms + asking.patience_ms
-        replica.frames.append((asking.target, Kind.JOIN,
-                               encode_join(replica.node_id, replica.address, asking.flags)))
+        if self._may_ask(asking):
+            replica.frames.append((asking.target, Kind.JOIN,
+                                   encode_join(replica.node_id, replica.address, asking.flags)))
 
     def next_deadline_ms(self) -> int | None:
         """When `tick` wants to be called, if there is anything to ask."""
@@ -380,16 +420,20 @@ class Greetings:
                 replica.actions.say("moved", "this node moved from %s to %s: asking %s to be "
                                     "known there", member.address, replica.address, others[0],
                                     level=WARNING)
-                self._moving = Joining(others[0])
+                self._moving = Joining(others)
 
-    def _next_contact(self, contact: str) -> str:
-        """Another member than the one that did not answer."""
+    def _refresh_contacts(self, asking: Joining) -> None:
+        """A member asks those who are members now."""
         replica = self._replica
-        others = self._healing_contacts or [m.address for m in replica.raft.membership.members
-                                            if m.node_id != replica.node_id]
-        if contact not in others:
-            return others[0] if others else contact
-        return others[(others.index(contact) + 1) % len(others)]
+        if asking is self._moving:
+            asking.contacts = [m.address for m in replica.raft.membership.members
+                               if m.node_id != replica.node_id]
+
+    def _go_on_soon(self, asking: Joining) -> None:
+        """Ask the next contact, a little later; the same one, where there is no other."""
+        if not asking.in_vain:      # else that time has begun
+            asking.in_vain = True
+            self._ask_deadline_ms = self._replica.now_ms + JOIN_RETRY_MS
 
     def _invite(self) -> None:
         """Ask those whom `members --set` named to come; leaders only."""
@@ -410,7 +454,7 @@ class Greetings:
         asking = self.joining or self._moving
         if kind == Kind.ERROR:
             code, _, text = requests.decode_error(body)
-            self.refused(address, code, text)
+            self._heed_refusal(address, code, text)
         if asking is None or address != asking.target:
             if kind == Kind.ERROR:
                 replica.actions.say("connect", "%s says: %s: %s", address,
@@ -421,8 +465,12 @@ class Greetings:
                 self._ask_deadline_ms = replica.now_ms + asking.patience_ms     # the log follows
                 return
             if not self._comes_back_to(cluster_id):
-                raise MalformedError(f"{address} belongs to cluster {cluster_id.hex()[:8]}, and "
-                                     "the damaged files to another")
+                asking.of_our_cluster = ""
+                replica.actions.say("join", "%s takes this node into cluster %s, and the damaged "
+                                    "files belong to another: not going there", address,
+                                    cluster_id.hex()[:8], level=WARNING)
+                self._go_on_soon(asking)
+                return
             replica.store.join(cluster_id)
             replica.actions.say("joined", "taken into cluster %s as node %016x",
                                 cluster_id.hex()[:8], replica.node_id)
@@ -434,18 +482,38 @@ class Greetings:
     def _ask_refused(self, asking: Joining, address: str, code: int, leader: str,
                      text: str) -> None:
         replica = self._replica
-        if code != ErrorCode.NOT_LEADER:
-            leader = address        # which refuses it for now: back to the contact would go astray
-        if not leader and (asking is self._moving or self._healing_contacts):
-            asking.contact = self._next_contact(asking.contact)     # it may have been removed
-        if asking.refused(leader):
-            replica.peers_changed = True
-        if leader not in ("", address):
-            replica.actions.say("join", "%s names the leader: asking %s", address, asking.target)
+        if code == ErrorCode.NOT_A_MEMBER and asking.flags & JOIN_RETURNING and (
+                replica.store.healing is not None):
+            self._ask_as_newcomer(asking, address)
+        elif code == ErrorCode.NOT_LEADER and leader not in ("", address):
+            replica.actions.say("join", "%s names the leader: asking %s", address, leader)
         else:
             replica.actions.say("join", "not taken in yet: %s: %s", requests.describe_error(code),
                                 text, level=INFO if code == ErrorCode.NOT_LEADER else WARNING)
+        if code == ErrorCode.NOT_LEADER and not leader or (
+                code in _NOT_HERE and len(asking.contacts) > 1 and asking is self.joining):
+            self._go_on_soon(asking)
+            return
+        # Who refuses it for now is asked again: back to the contact would go astray.
+        if asking.turn_to(leader if code == ErrorCode.NOT_LEADER else address):
+            replica.peers_changed = True
         self._ask_deadline_ms = replica.now_ms + JOIN_RETRY_MS
+
+    def _ask_as_newcomer(self, asking: Joining, address: str) -> None:
+        """This node heals, and its cluster knows no member at its address: it has moved, or it was
+        removed meanwhile. Only an operator knows which, and who was removed stays so by itself."""
+        replica = self._replica
+        if not replica.start.join:
+            replica.actions.say("join", "%s says that no member is at %s: start this node at the "
+                                "address that it had, or with --join and the address of a member, "
+                                "to be taken in as a new one", address, replica.address,
+                                level=WARNING)
+            return
+        asking.flags = replica.start.join_flags
+        replica.actions.say("join", "%s says that no member is at %s: asking to be taken in as a "
+                            "new one, as --join says; what this node was before stays a member "
+                            "until it is removed (mqclient.py remove)", address, replica.address,
+                            level=WARNING)
 
     # --- whom to dial
 

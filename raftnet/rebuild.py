@@ -48,6 +48,7 @@ class SnapshotOrder:
 
     name: str           # of the new file in the data directory
     index: int          # the last entry that it is to contain, committed and durable
+    term: int           # of that entry
     digest: int         # Machine.digest of the running node there
     cluster_id: bytes   # 16 bytes
 
@@ -76,15 +77,16 @@ def check_machine(machine: Machine, snapshot: SnapshotFile) -> None:
 
 
 def rebuild(disk, config: Config, index: int | None = None, report: Report = lambda text: None,
-            watch: Watch | None = None, whole: bool = False) -> Rebuilt:
+            watch: Watch | None = None, whole: bool = False, term: int = 0) -> Rebuilt:
     """The state of a data directory after the entry at `index` (None: the last in the log).
 
     It begins with the snapshot; with the log's first entry instead, where that is entry 1 and
     `index` lies below the snapshot or `whole` is wanted. `watch(rebuilt, entry, applied)` sees the
     state that it begins with (None, None), then each entry that is applied and what came of it.
+    Where the `term` of that entry is given, what follows its record in the log is not read.
     Raises CorruptFileError, and StorageError where the files do not hold that index.
     """
-    log = _open_log(disk, report)
+    log = _open_log(disk, report, (index, term) if term else None)
     try:
         rebuilt = _begin(disk, config, log, index, whole)
         last = log.last_index if index is None else index
@@ -110,12 +112,10 @@ def rebuild(disk, config: Config, index: int | None = None, report: Report = lam
 
 def make_snapshot(disk, config: Config, order: SnapshotOrder,
                   report: Report = lambda text: None) -> SnapshotMeta:
-    """Write the file, verified and synced. Raises StorageError, DiskFullError, and
-    CorruptFileError where the files do not give the state that the running node has."""
-    rebuilt = rebuild(disk, config, order.index, report)
-    if rebuilt.machine.digest != order.digest:
-        raise CorruptFileError(disk.path(LOG_NAME), 0, f"gives another state at entry "
-                               f"{order.index} than the running node has")
+    """Write the file, verified and synced. Raises StorageError (a part of the file may be there),
+    DiskFullError, and CorruptFileError where the files do not give the state that the running node
+    has."""
+    rebuilt = _rebuild_what_stays(disk, config, order, report)
     write_snapshot(disk, order.name, rebuilt.index, rebuilt.term, rebuilt.membership_index,
                    rebuilt.membership, order.digest, order.cluster_id,
                    encode_state(rebuilt.machine))
@@ -125,6 +125,31 @@ def make_snapshot(disk, config: Config, order: SnapshotOrder,
         return made.meta
     finally:
         made.close()
+
+
+def _rebuild_what_stays(disk, config: Config, order: SnapshotOrder, report: Report) -> Rebuilt:
+    """As `rebuild`, beside a node that runs: what looks like damage is none where the node put
+    other files in the place of those that were read."""
+    names = (LOG_NAME, SNAPSHOT_NAME)
+    # Opened first and closed last: no other file has their inodes meanwhile.
+    held = {name: disk.open(name, make=False) for name in names if disk.exists(name)}
+    try:
+        try:
+            rebuilt = rebuild(disk, config, order.index, report, term=order.term)
+            if (rebuilt.term, rebuilt.machine.digest) != (order.term, order.digest):
+                raise CorruptFileError(disk.path(LOG_NAME), 0, f"gives another state at entry "
+                                       f"{order.index} than the running node has")
+            return rebuilt
+        except CorruptFileError as error:
+            for name in names:
+                if disk.exists(name) != (name in held) or (
+                        name in held and not disk.is_named(held[name], name)):
+                    raise StorageError(f"{disk.path(name)}: another file took its place while it "
+                                       "was read") from error
+            raise
+    finally:
+        for handle in held.values():
+            disk.close(handle)
 
 
 def _begin(disk, config: Config, log: LogFile, index: int | None, whole: bool) -> Rebuilt:
@@ -156,15 +181,15 @@ def _begin(disk, config: Config, log: LogFile, index: int | None, whole: bool) -
         snapshot.close()
 
 
-def _open_log(disk, report: Report) -> LogFile:
+def _open_log(disk, report: Report, stop_at: tuple[int, int] | None) -> LogFile:
     if not disk.exists(LOG_NAME):       # opening would make it
         raise StorageError(f"{disk.path(LOG_NAME)}: missing")
-    handle = disk.open(LOG_NAME)
+    handle = disk.open(LOG_NAME, make=False)
     try:
         header = decode_header(disk.read_at(handle, 0, HEADER_BYTES), disk.path(LOG_NAME))
     finally:
         disk.close(handle)
-    return LogFile.open(disk, header.node_id, report, 0)[0]
+    return LogFile.open(disk, header.node_id, report, 0, stop_at=stop_at)[0]
 
 
 def _entries(log: LogFile, first: int, last: int) -> Iterator[Entry]:

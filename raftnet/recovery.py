@@ -4,7 +4,8 @@ Rules (design: Disk; protocol.md, Files): nothing damaged is ever served, skippe
 other members hold what this node held, its files are set aside and the node comes back as a new
 one, a learner: under its old identity it neither votes nor acknowledges any more, since what it
 promised cannot be known; the cluster replaces that identity by an entry. Where nobody else holds
-it, the node refuses to start and says what to do.
+it, or the others are too few to decide on that entry, the node refuses to start and says what to
+do.
 
 Restoring makes a new cluster of one node, under new ids, so that nothing of the old cluster is ever
 taken for it. From a backup it holds what that held; from the directory of a node that is stopped
@@ -18,9 +19,12 @@ from raftnet.config import Config
 from raftnet.errors import DamagedError, StorageError
 from raftnet.founding import cluster_id_of
 from raftnet.machine.state import encode_state
+from raftnet.raft.membership import Membership
 from raftnet.rebuild import load_machine, rebuild
 from raftnet.storage.disk import Disk
 from raftnet.storage.logfile import LOG_NAME
+from raftnet.storage.metafile import (META_NAME, SLOT_BYTES, SLOT_OFFSETS, decode_slot,
+                                      read_identity)
 from raftnet.storage.snapshot import SnapshotFile
 from raftnet.storage.store import Image, Report, Store
 
@@ -43,11 +47,7 @@ def _set_aside(disk, error: DamagedError, contacts: list[str], own_address: str,
                refuse: bool) -> None:
     membership = Store.readable_membership(disk)
     if membership is not None:
-        others = [m.address for m in membership.members if m.address != own_address]
-        if not others:
-            raise StorageError(f"{error}; nobody else holds this data: restore a backup with "
-                               "--restore into an empty directory, or repair the file") from error
-        contacts = others
+        contacts = _others(disk, membership, own_address, error)
     contacts = list(dict.fromkeys(a for a in contacts if a and a != own_address))
     if refuse:
         raise error
@@ -59,6 +59,51 @@ def _set_aside(disk, error: DamagedError, contacts: list[str], own_address: str,
     Store.set_aside(disk, contacts, Store.readable_cluster_id(disk) or bytes(16))
     report("the damaged files are kept aside under the name damaged-...; this node comes back as a "
            f"new one, with what {', '.join(contacts)} hold")
+
+
+def _others(disk, membership: Membership, own_address: str, error: DamagedError) -> list[str]:
+    """The addresses of the other members. Raises StorageError where they are too few to take this
+    node in anew: that is an entry, and the vote of who it was is needed for it."""
+    node_id = _readable_node_id(disk)
+    own = membership.member(node_id) or membership.member_at(own_address)   # it may have moved
+    # At this node's address, whatever its node id, nobody else is.
+    addresses = {own_address} if own is None else {own_address, own.address}
+    others = [m for m in membership.members if m is not own and m.address not in addresses]
+    voters = sum(m.voter for m in others)
+    if own is None and not node_id:
+        voters -= 1         # one of them is this node, at an address that it had before
+    if voters >= membership.quorum:
+        return [m.address for m in others]
+    if not others or own is None and voters <= 0:
+        raise StorageError(f"{error}; nobody else holds this data: restore a backup with "
+                           "--restore into an empty directory, or repair the file") from error
+    raise StorageError(
+        f"{error}; {membership.quorum} of {len(membership.voters)} voters must agree to take this "
+        f"node in anew, and the others are {voters}, so nothing is set aside: repair the file, or "
+        "begin a new cluster with --restore and an empty directory, out of a backup or out of the "
+        f"data directory of another member ({', '.join(m.address for m in others)}), once that is "
+        "stopped; then this node can --join it, with an empty directory") from error
+
+
+def _readable_node_id(disk) -> int:
+    """The node id that a damaged directory belongs to, as far as it can be verified; else 0."""
+    try:
+        identity = read_identity(disk)
+    except StorageError:
+        identity = None         # damaged
+    if identity is not None:
+        return identity.node_id
+    if not disk.exists(META_NAME):
+        return 0
+    handle = disk.open(META_NAME)
+    try:
+        for offset in SLOT_OFFSETS:
+            slot = decode_slot(disk.read_at(handle, offset, SLOT_BYTES), disk.path(META_NAME))
+            if slot is not None:
+                return slot.node_id
+    finally:
+        disk.close(handle)
+    return 0
 
 
 def restore(disk, path: str, address: str, make_node_id: Callable[[], int], config: Config,

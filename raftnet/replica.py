@@ -7,12 +7,12 @@ Turn holds), disk (the Store's Disk, and who calls Store.perform).
 
 Phases: FOUNDING and JOINING (greetings.py) until the directory has an identity, then RUNNING.
 Replica writes the replicated time into each batch; the rules of that are in replicatedtime.py.
-What only a leader does is in leadership.py, what concerns snapshots in snapshots.py.
+What only a leader does is in leadership.py, what concerns snapshots in snapshots.py, what is sent,
+and what of it waits for the disk, in outbox.py.
 What answers a client is in gateway.py (requests), reads.py (reads, log, status) and admission.py
 (who belongs to the cluster).
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,14 +25,14 @@ from raftnet.gateway import Answer, Gateway
 from raftnet.greetings import JOIN_RETRY_MS, NO_CLUSTER, Greetings
 from raftnet.leadership import Leadership
 from raftnet.machine.machine import Machine
-from raftnet.narration import narrate_received, narrate_sent, narrate_times
+from raftnet.narration import narrate_received, narrate_times
 from raftnet.net.messages import decode_message
+from raftnet.outbox import Outbox
 from raftnet.raft.core import Raft
 from raftnet.raft.entry import Entry, EntryKind
 from raftnet.raft.log import RaftLog
 from raftnet.raft.membership import Membership, QuorumRule, decode_membership
-from raftnet.raft.types import (
-    Append, Message, Outgoing, Ready, Role, Snapshot, SnapshotMeta, promises_hard_state_only)
+from raftnet.raft.types import Message, Ready, Role, SnapshotMeta
 from raftnet.reads import Reads
 from raftnet.rebuild import SnapshotOrder, load_machine
 from raftnet.replicatedtime import ReplicatedTime
@@ -97,9 +97,7 @@ class Replica:
         self.raft: Raft | None = None
         self._from_file: tuple[int, int] | None = None  # (first, last) that are to be applied next
         self.greetings = Greetings(self)
-        self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
-        self._outgoing: list[Outgoing] = []
-        self._jobs_before = 0           # disk jobs of a provisional cluster that was dropped
+        self.outbox = Outbox(self)
         self.frames: list[tuple[str, int, bytes]] = []  # (address, kind, body) to be sent
         self.peers_changed = True       # dial_targets may differ from before
         self.state_version_max = STATE_VERSION  # the highest replicated version known here
@@ -322,32 +320,27 @@ class Replica:
     def is_quiet(self) -> bool:
         """Whether no disk work is under way, no promise waits for one, and no snapshot is being
         made out of the files."""
-        return not self._after_sync and self.raft.disk_idle and self.snapshots.is_idle
+        return (not self.outbox.is_waiting and self.raft.disk_idle
+                and self.snapshots.is_idle)
 
     def drop_cluster(self, alone: bool = False) -> None:
         """Forget a cluster in which this node promised nothing but votes to anybody: its founding
         was never completed, or it was `alone` and no client used it. The greetings find another."""
         assert self.is_quiet
         self.store.forget(alone)
-        self._jobs_before += self.raft.jobs_made
+        self.outbox.begin_anew()
         if self.leadership.term:
             self.leadership.end()
         self.reads.refuse_all()
         self.raft = self.time = None
         self._seen = ()
         self._founded = False
-        self._outgoing.clear()
         self.greetings.known.forget()
         self.machine, self._from_file = Machine(self.config.machine, self.config.wire), None
         self.gateway.begin_anew(self.machine)
         self.snapshots.close()
         self.snapshots = Snapshots(self)
         self.peers_changed = True
-
-    @property
-    def job_number(self) -> int:
-        """Of the newest disk job; one that nobody waits for goes with that number."""
-        return self._jobs_before + self.raft.jobs_made
 
     def set_disk_full(self, full: bool) -> None:
         """The disk has no room any more, or again: what was given to it waits. Reads, heartbeats
@@ -357,23 +350,12 @@ class Replica:
             self.raft.disk_full = full
 
     def votes_durable(self, job: int) -> None:
-        """Term and vote of the disk jobs up to this one are durable, though their entries are not:
-        what promises no more than those may leave."""
-        job -= self._jobs_before
-        self.raft.hard_state_durable(job)
-        for number, messages in self._after_sync:
-            if number > job:
-                return
-            early = [item for item in messages if promises_hard_state_only(item.message)]
-            messages[:] = [item for item in messages if item not in early]
-            self._outgoing += early
+        """As Outbox.votes_durable."""
+        self.outbox.votes_durable(job)
 
     def job_done(self, job: int) -> None:
-        """The disk jobs up to this one are durable: their promises may leave."""
-        job -= self._jobs_before
-        self.raft.advance(job)
-        while self._after_sync and self._after_sync[0][0] <= job:
-            self._outgoing += self._after_sync.popleft()[1]
+        """The disk jobs up to this one are durable."""
+        self.outbox.durable(job)
 
     # --- a turn
 
@@ -394,7 +376,7 @@ class Replica:
                 apply = False
             turn.order, jobs = self.snapshots.tick()
             turn.jobs += jobs
-            self._address_messages(turn)
+            turn.messages = self.outbox.addressed()
             self._times = narrate_times(self, self._times)
             self.reads.answer()
             self.admission.tick()
@@ -403,11 +385,9 @@ class Replica:
         return turn
 
     def _take(self, ready: Ready, turn: Turn) -> None:
-        self._outgoing += ready.messages
-        if ready.job:
-            turn.jobs.append(Job(self._jobs_before + ready.job, ready.hard_state, ready.entries,
-                                 ready.rewound, ready.chunk, ready.install))
-            self._after_sync.append((ready.job, ready.messages_after_sync))
+        job = self.outbox.take(ready)
+        if job is not None:
+            turn.jobs.append(job)
             if ready.install is not None:
                 self._installed(ready.install)
             if ready.entries:
@@ -481,27 +461,6 @@ class Replica:
         self.actions.say("membership", "members at index %d: %s; quorum %d%s",
                          self.raft.log.membership_index, ", ".join(words), membership.quorum,
                          "" if membership.founded else "; not founded yet")
-
-    def _address_messages(self, turn: Turn) -> None:
-        """Give the messages their addresses, and the old entries that only the file has."""
-        for to, message in self._outgoing:
-            address = self.address_of(to)
-            if not address:
-                continue        # a removed member that has not greeted
-            if type(message) is Append and message.from_file:
-                message.entries = self.store.read_entries(
-                    message.prev_log_index + 1, self.config.raft.append_bytes_max,
-                    self.raft.log.stable_index)
-                if not message.entries:
-                    continue
-            elif type(message) is Snapshot and message.from_file and not self.snapshots.fill(
-                    message):
-                self.raft.snapshot_unreadable(to)
-                continue
-            turn.messages.append((address, to, message))
-        if self._outgoing:
-            narrate_sent(self, self._outgoing)
-        self._outgoing = []
 
     # --- role and term
 

@@ -118,9 +118,10 @@ class Snapshots:
     def _decide(self) -> None:
         replica = self._replica
         self._number += 1
+        index = replica.machine.applied_index
         self._order = SnapshotOrder(
-            f"{MADE_PREFIX}{replica.store.boot}-{self._number}", replica.machine.applied_index,
-            replica.machine.digest, replica.cluster_id)
+            f"{MADE_PREFIX}{replica.store.boot}-{self._number}", index,
+            replica.raft.log.term_at(index), replica.machine.digest, replica.cluster_id)
         self._ordered = False
         replica.actions.say("snapshot", "making a snapshot of all up to entry %d; the log has %d "
                             "bytes", self._order.index, replica.store.log_bytes)
@@ -184,7 +185,7 @@ class Snapshots:
             if not self._askers:
                 return []
             base_index = log.base_index     # they get it now, and the log stays
-        self._cutting = Job(replica.job_number, None, [],
+        self._cutting = Job(replica.outbox.job_number, None, [],
                             compact=Compaction(self._order.name, meta, base_index))
         return [self._cutting]
 

@@ -81,6 +81,7 @@ class Raft:
         self.messages_after_sync: list[Outgoing] = []
         self.reads_done: list[ReadState] = []
         self.received: SnapshotId | None = None
+        self.doubted: SnapshotId | None = None
         self._queued: deque[Ready] = deque()        # disk jobs in their order, before anything else
         # Disk jobs under way: (number, when, epoch, last index, term, term of an own vote or 0).
         self._jobs: deque[tuple[int, int, int, int, int, int]] = deque()
@@ -258,7 +259,7 @@ class Raft:
     def snapshot_unreadable(self, node_id: int) -> None:
         """A Snapshot to that node could not be filled: the newest one instead, after a while."""
         if node_id in self.progress:
-            install.begin_anew(self, self.progress[node_id])
+            install.begin_anew(self, node_id, self.progress[node_id])
 
     def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
         """A round trip to a peer, measured by a greeting."""
@@ -307,13 +308,14 @@ class Raft:
             if from_file is None:
                 committed = self.log.hand_to_apply(self.config.apply_bytes_max)
         if not (ready or self.messages or committed or from_file or self.reads_done
-                or self.received):
+                or self.received or self.doubted):
             return None
         if ready is None:
             ready = Ready(0, [], None, [], [], [], [])
         ready.messages, self.messages = self.messages, []
         ready.reads, self.reads_done = self.reads_done, []
         ready.received, self.received = self.received, None
+        ready.doubted, self.doubted = self.doubted, None
         ready.committed_from_file, ready.committed = from_file, committed
         return ready
 

@@ -69,6 +69,8 @@ def describe_ready(node_id: int, ready: Ready) -> str:
     parts += [describe_read(read) for read in ready.reads]
     if ready.received is not None:
         parts.append(f"received snapshot {ready.received.index}/{ready.received.term}")
+    if ready.doubted is not None:
+        parts.append(f"doubted snapshot {ready.doubted.index}/{ready.doubted.term}")
     return "; ".join(parts)
 
 

@@ -2,9 +2,12 @@
 
 Rules: the leader asks first how far the follower is, so that a transfer goes on where an earlier
 connection or leader left it; then chunks flow within a window. The follower writes what follows
-what it has, and says so when it is written; when all is, the caller verifies it and builds the
-state, and only then log and snapshot are replaced, by one disk job in order with all others. Until
-that job is done the old state stands. While one is verified, nothing else is received.
+what it has. Every answer, to a question too, waits until that is written: so the window bounds
+what a disk that hangs keeps in the follower's memory. When all is written, the caller verifies it
+and builds the state, and only then log and snapshot are replaced, by one disk job in order with all
+others. Until that job is done the old state stands. While one is verified, nothing else is
+received. A snapshot that is refused as damaged is sent again after growing waits; the leader's
+caller is told, since it may be the leader's own file that is bad.
 
 The leader ends a transfer when the follower acknowledges what the log can go on from. Bytes are the
 caller's: types.Ready. Progress of one follower is in progress.py, replacing the log in log.py.
@@ -16,17 +19,23 @@ from raftnet.raft import election
 from raftnet.raft.progress import Progress
 from raftnet.raft.types import AppendReply, Snapshot, SnapshotId, SnapshotMeta, SnapshotReply
 
+_WAIT_MS_MAX = 60_000       # before the same snapshot is begun anew
+
 
 # --- leader
 
 
 def send_chunks(raft, node_id: int, progress: Progress) -> None:
     """All of the snapshot that this follower may be sent now."""
-    if progress.snapshot is None or progress.snapshot.index <= progress.match_index:
-        # The first one, or the log was cut further meanwhile.
-        newest = raft.log.snapshot
+    newest = raft.log.snapshot
+    waits = raft.now_ms < progress.snapshot_from_ms
+    if (progress.snapshot is None or progress.snapshot.index <= progress.match_index
+            or waits and progress.snapshot.index < newest.index):
+        # The first one, or the log was cut further meanwhile, or what failed was replaced.
         assert newest is not None and newest.index >= raft.log.base_index, "what is cut is in it"
         progress.begin_snapshot(newest)
+    elif waits:
+        return
     meta, config = progress.snapshot, raft.config
     if progress.snapshot_asking:
         if not progress.snapshot_asked:
@@ -48,30 +57,36 @@ def _chunk(raft, identity: SnapshotId, offset: int) -> Snapshot:
     return Snapshot(raft.current_term, index, term, size, checksum, offset)
 
 
-def on_answer(raft, progress: Progress, message: SnapshotReply) -> None:
+def on_answer(raft, sender: int, progress: Progress, message: SnapshotReply) -> None:
     """A follower says how far it is, or that what it received is not that snapshot."""
     meta = progress.snapshot
     if meta is None or message.next_offset > meta.size or (
             (meta.index, meta.term, meta.checksum)
             != (message.index, message.snapshot_term, message.checksum)):
         return      # late
+    if raft.now_ms < progress.snapshot_from_ms:
+        return      # late: nothing was sent since it failed
     if message.damaged:
-        begin_anew(raft, progress)
+        # Of two in one turn the newer one: what is not held any more harms nobody.
+        raft.doubted = max(raft.doubted or meta.identity, meta.identity)
+        begin_anew(raft, sender, progress)
     else:
         progress.chunk_answered(message.offset, message.next_offset, raft.now_ms)
 
 
-def begin_anew(raft, progress: Progress) -> None:
-    """Send the newest snapshot from the start, but not at once: it may fail again."""
+def begin_anew(raft, node_id: int, progress: Progress) -> None:
+    """Send the newest snapshot from the start, but not at once, and later each time that the same
+    one fails: it may fail for ever. A newer one that is made meanwhile waits for nothing."""
     if progress.snapshot is not None:
         progress.begin_snapshot(raft.log.snapshot)
-        progress.snapshot_asked = True
-        progress.acknowledged_ms = raft.now_ms
+        progress.wait_for_snapshot(raft.now_ms, raft.timeout_of(node_id), _WAIT_MS_MAX)
 
 
 def installing_to(raft) -> list[int]:
-    """The node ids of those that are heard and are sent a snapshot."""
-    return [node_id for node_id, progress in raft.progress.items() if progress.snapshot is not None
+    """The node ids of those that are heard and are sent a snapshot. Not while one waits because it
+    failed: the next one is what may help."""
+    return [node_id for node_id, progress in raft.progress.items()
+            if progress.snapshot is not None and raft.now_ms >= progress.snapshot_from_ms
             and progress.heard_within(raft.timeout_of(node_id), raft.now_ms)]
 
 
@@ -96,7 +111,7 @@ def on_snapshot(raft, sender: int, message: Snapshot) -> None:
     """InstallSnapshot, receiver (Raft, figure 13, in chunks that may come in any order)."""
     log, identity = raft.log, message.identity
     if message.term < raft.current_term:
-        _answer(raft, sender, message, 0)       # says our term
+        raft.reply(sender, _reply(raft, message, 0))    # says our term
         return
     election.follow(raft, sender, message.term)
     incoming = raft.incoming
@@ -112,25 +127,20 @@ def on_snapshot(raft, sender: int, message: Snapshot) -> None:
             return      # a late copy: a leader only ever goes on to a newer one
     if incoming is None or incoming.identity != identity:
         if message.offset or not message.data:
-            _answer(raft, sender, message, 0)
+            # Not before what came of another one is written: it too takes up memory.
+            raft.send_after_sync(sender, _reply(raft, message, 0))
             return
         incoming = raft.incoming = Incoming(identity, message.term)
     if message.offset == incoming.next_offset and message.data:
         incoming.pieces.append(message.data)
         incoming.next_offset += len(message.data)
         assert incoming.next_offset <= identity.size, "messages.py lets no chunk pass the end"
-        raft.send_after_sync(sender, _reply(raft, message, incoming.next_offset))
-    else:
-        _answer(raft, sender, message, incoming.next_offset)
+    raft.send_after_sync(sender, _reply(raft, message, incoming.next_offset))
 
 
 def _reply(raft, message: Snapshot, next_offset: int) -> SnapshotReply:
     return SnapshotReply(raft.current_term, message.index, message.snapshot_term, message.checksum,
                          message.offset, next_offset)
-
-
-def _answer(raft, sender: int, message: Snapshot, next_offset: int) -> None:
-    raft.reply(sender, _reply(raft, message, next_offset))
 
 
 def _acknowledge(raft, leader_id: int, index: int) -> None:
@@ -176,7 +186,8 @@ def refuse(raft, identity: SnapshotId) -> None:
         return
     raft.incoming = None
     if raft.leader_id:
-        raft.reply(raft.leader_id, SnapshotReply(
+        # Behind the answers that wait, which would take it back.
+        raft.send_after_sync(raft.leader_id, SnapshotReply(
             raft.current_term, identity.index, identity.term, identity.checksum, 0, 0, True))
 
 

@@ -203,7 +203,7 @@ def on_snapshot_reply(raft, sender: int, message: SnapshotReply) -> None:
     """A follower tells how much of the snapshot it has; see install.py."""
     progress = _heard(raft, sender, message.term)
     if progress is not None:
-        install.on_answer(raft, progress, message)
+        install.on_answer(raft, sender, progress, message)
 
 
 def on_heartbeat_reply(raft, sender: int, message: HeartbeatReply) -> None:
@@ -214,6 +214,10 @@ def on_heartbeat_reply(raft, sender: int, message: HeartbeatReply) -> None:
     if message.sent_ms:     # else it answers nothing: a sign of life
         if raft.timing.beat_answered(sender, message.sent_ms, raft.now_ms):
             raft.judge_times()
+    else:
+        # Part of a large message has just come there: what waits behind it is late, not lost. What
+        # is lost is found when no such part comes any more, or the next append is refused.
+        progress.acknowledged_ms = raft.now_ms
     if message.round > progress.round:
         progress.round = message.round
         _release_reads(raft)

@@ -23,7 +23,7 @@ class Progress:
     probe_sent: bool = False        # the one append of PROBE is on its way
     heard_ms: int = 0               # when the last message came from it, or the term began
     was_heard: bool = False         # a message came from it in this term
-    acknowledged_ms: int = 0        # when match_index last grew, or sending began
+    acknowledged_ms: int = 0        # when it last grew, or sending began, or crawls
     round: int = 0                  # newest read round that it answered
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)   # (last index, bytes)
     in_flight_bytes: int = 0
@@ -33,6 +33,8 @@ class Progress:
     snapshot_asking: bool = False   # how far it is must be asked; no data is sent meanwhile
     snapshot_asked: bool = False    # the question is on its way
     snapshot_went_back: bool = False    # a loss was answered by sending again: not twice
+    snapshot_wait_ms: int = 0       # how long was waited when it failed last; 0: it did not
+    snapshot_from_ms: int = 0       # nothing of it is sent before
 
     @property
     def waits(self) -> bool:
@@ -62,8 +64,15 @@ class Progress:
     def begin_snapshot(self, meta: SnapshotMeta) -> None:
         """That snapshot is to be sent. It may be there in part, by an earlier leader."""
         self.probe()
+        if self.snapshot is None or self.snapshot.identity != meta.identity:
+            self.snapshot_wait_ms = self.snapshot_from_ms = 0
         self.snapshot = meta
         self.snapshot_offset = self.snapshot_sent = 0
+
+    def wait_for_snapshot(self, now_ms: int, wait_ms_min: int, wait_ms_max: int) -> None:
+        """The snapshot failed: it is sent again after a while, twice as long each time."""
+        self.snapshot_wait_ms = min(max(2 * self.snapshot_wait_ms, wait_ms_min), wait_ms_max)
+        self.snapshot_from_ms = now_ms + self.snapshot_wait_ms
 
     def chunk_answered(self, offset: int, next_offset: int, now_ms: int) -> None:
         """An answer to the chunk, or question, at `offset`. Chunks keep their order on their way,

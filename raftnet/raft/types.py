@@ -218,6 +218,9 @@ class Ready:
 
     With an `install` the job is nothing else: what stands in earlier jobs belongs to the old log,
     what stands in later ones to the new. The caller then goes on with the state of that snapshot.
+
+    `doubted` comes once for every time that a follower has received the whole of that snapshot from
+    this node and found it damaged: the caller should verify its own file, if it holds that one.
     """
 
     job: int                                # number of its disk work, 0 where there is none
@@ -232,3 +235,4 @@ class Ready:
     chunk: tuple[int, bytes] | None = None  # write there in the file that is received; 0: a new one
     received: SnapshotId | None = None      # all of it is written: verify, see snapshot_received
     install: SnapshotMeta | None = None     # the received file becomes the snapshot, the log begins
+    doubted: SnapshotId | None = None       # a follower refused what this leader sent of it

@@ -143,10 +143,12 @@ class SimulatedDisk:
         """As Disk.exists."""
         return name in self._names
 
-    def open(self, name: str) -> int:
+    def open(self, name: str, make: bool = True) -> int:
         """As Disk.open."""
         fails = self._operation("open", name)
         if name not in self._names:
+            if not make:
+                raise StorageError(f"{self.path(name)}: cannot open: there is no such file")
             self._rename([(name, _File(b""))])
         if fails:
             self._fail("open", name)
@@ -165,6 +167,10 @@ class SimulatedDisk:
         self._handles.clear()
         self._handle_names.clear()
         self._locked = False
+
+    def is_named(self, handle: int, name: str) -> bool:
+        """As Disk.is_named."""
+        return self._names.get(name) is self._handles[handle]
 
     def size(self, handle: int) -> int:
         """As Disk.size."""

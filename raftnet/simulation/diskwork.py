@@ -48,8 +48,7 @@ class DiskWork:
         return not self._batch and not self._refused and not self._steps
 
     @property
-    def installs(self) -> bool:
-        """Whether an install is among what is being written."""
+    def _installs(self) -> bool:
         return any(job.install is not None for job in self._batch)
 
     def submit(self, jobs: list[Job], order: SnapshotOrder | None) -> None:
@@ -85,6 +84,10 @@ class DiskWork:
         """The disk has had its time: the jobs are done, and a step of a compaction."""
         node = self._node
         store = node.replica.store
+        if node.dies_installing and self._installs:
+            node.dies_installing = False
+            node.crash(power_loss=node.cluster.chosen.random() < 0.5)
+            return
         heard = bool(self._batch)
         self._steps = False
         try:
@@ -178,10 +181,10 @@ class DiskWork:
             self._make_a_part(self._order)
         store = node.replica.store if node.replica is not None else None
         if store is None or not (self._batch or store.compacting) or scheduler.chance(
-                20 if self.installs else 50):
+                20 if self._installs else 50):
             return
         most = _OPERATIONS_MAX
-        if self.installs or any(job.compact is not None for job in self._batch):
+        if self._installs or any(job.compact is not None for job in self._batch):
             most *= 3
         node.disk.fail_at(scheduler.randint(1, most), scheduler.chance(50))
         try:

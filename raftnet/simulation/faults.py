@@ -218,6 +218,7 @@ class Faults:
             away.crash(power_loss=chosen.random() < 0.5)
             end_ms = self._scheduler.now_ms + chosen.randint(_AWAY_MS_MIN, _AWAY_MS_MAX)
             away.down_until_ms = end_ms
+            away.dies_installing |= chosen.random() < 0.5
             self._interrupt(away, end_ms + _AWAY_MS_MAX, chosen.randint(0, _KILLS_MAX))
 
     def _interrupt(self, away: SimulatedNode, end_ms: int, kills: int) -> None:
@@ -226,8 +227,7 @@ class Faults:
         if not (self.running and kills) or self._scheduler.now_ms >= end_ms:
             return
         raft = away.replica.raft if away.running else None
-        if raft is not None and (away.installs or raft.incoming is not None) and (
-                chosen.random() < (0.7 if away.installs else 0.1)):
+        if raft is not None and raft.incoming is not None and chosen.random() < 0.1:
             kills -= 1
             how = chosen.random()
             if how < 0.2:

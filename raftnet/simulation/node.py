@@ -47,6 +47,7 @@ class SimulatedNode:
         self.damaged = False            # the directory was damaged, and not opened since
         self.times_healed = 0           # the newest of the directory's files that are set aside
         self.down_until_ms = 0          # nobody starts it before
+        self.dies_installing = False    # in the midst of the next install
         self.old_copy = False           # the directory is an old copy of itself or of another's
         # The newest membership of its log and its index, when the process ended.
         self.last_membership = (0, NO_MEMBERSHIP)
@@ -285,11 +286,6 @@ class SimulatedNode:
     def disk_idle(self) -> bool:
         """Whether nothing is being written."""
         return not self.running or self._work.idle
-
-    @property
-    def installs(self) -> bool:
-        """Whether the disk is busy with an install."""
-        return self.running and self._work.installs
 
     # --- frames
 

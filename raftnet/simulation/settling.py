@@ -13,6 +13,7 @@ founded a cluster of itself where no member was, is emptied and told whom to ask
 
 from collections.abc import Callable
 
+from raftnet.machine.state import encode_state
 from raftnet.raft.membership import Membership
 from raftnet.replica import Phase, Start
 from raftnet.simulation.network import NetworkProfile
@@ -53,6 +54,7 @@ class Settling:
                         "a client is not answered")
             self._drain()
             self._await(self._what_is_missing)
+            self._check_states()
             self._await(self._who_is_owed_an_answer)
             self._cut_off_a_follower()
         except _Stuck:
@@ -74,7 +76,7 @@ class Settling:
             node.disk_profile = DiskProfile()
             node.disk.full = False
             node.disk.fail_at(0)
-            node.down_until_ms = 0
+            node.down_until_ms, node.dies_installing = 0, False
             if node.running and node.paused:
                 node.resume()
         for node in list(cluster.nodes.values()):
@@ -160,6 +162,17 @@ class Settling:
             return f"the target {membership.target} is not reached"
         return ""
 
+    def _check_states(self) -> None:
+        """Equal nodes have equal states, to the byte; some of them came out of snapshots."""
+        leader = self._leader()
+        state = b"".join(encode_state(leader.replica.machine))
+        for node in self._cluster.nodes.values():
+            machine = node.replica.machine
+            if (machine.applied_index == leader.replica.machine.applied_index
+                    and b"".join(encode_state(machine)) != state):
+                raise InvariantError(f"equal states at equal applied index: {node.address} and "
+                                     f"{leader.address} at {machine.applied_index}")
+
     def _may_become_a_member(self, address: str) -> bool:
         """Whether somebody is there, and no removed node, which only a person can empty."""
         node = self._cluster.nodes.get(address)
@@ -202,14 +215,15 @@ class Settling:
             return cluster.is_foreign(node) and (
                 not wanted or len(replica.raft.membership.members) != 1)
         joining = replica.greetings.joining
-        if replica.store.healing is not None:
-            contacts = replica.store.healing.contacts
+        healing = replica.store.healing
+        if healing is not None and wanted:
+            contacts = list(healing.contacts)
         elif joining is None:
             contacts = replica.greetings.founders.addresses
-        elif node.start.join == joining.contact or wanted:
+        elif healing is None and node.start.join == joining.contact or wanted:
             contacts = [joining.contact]
         else:
-            return True     # a founder returns only to where a member was
+            return True     # a founder, and who heals, returns only to where a member was
         return not any(cluster.belongs(address) for address in contacts
                        if address != node.address)
 

@@ -24,6 +24,8 @@ from raftnet.storage.records import (ENTRY_LEAD_BYTES, HEADER_BYTES, PREFIX_BYTE
 
 STEP_BYTES = 512 * 1024         # copied at a time: some 5 ms, and a sync
 STEP_RECORDS = 3_000
+STEP_BYTES_MAX = 16 * 1024 * 1024   # where much is appended meanwhile
+STEP_RECORDS_MAX = 100_000
 LEAD_BYTES = PREFIX_BYTES + ENTRY_LEAD_BYTES    # of a record, before what the entry's length counts
 _ENTRY_HEAD = struct.Struct(">IIQQ")            # length, checksum, term, index
 
@@ -61,7 +63,7 @@ class Successor:
         for column in (self._offsets, self._sizes, self._terms):
             del column[last_kept - self.header.base_index:]
 
-    def copy(self, bytes_max: int = STEP_BYTES) -> bool:
+    def copy(self, bytes_max: int = STEP_BYTES, records_max: int = STEP_RECORDS) -> bool:
         """Copy a piece and sync it; whether there was something to copy.
 
         Raises DiskFullError (`abandon`), CorruptFileError, StorageError.
@@ -72,7 +74,7 @@ class Successor:
         offset, head_of = self._end, _ENTRY_HEAD.unpack_from
         last = self._old.last_index
         for index, start, sizes, terms in self._old.runs(self._next_index, last, bytes_max,
-                                                         STEP_RECORDS):
+                                                         records_max):
             data = self._disk.read_at(self._old.handle, start, sum(sizes))
             view = memoryview(data)
             position = 0
@@ -107,10 +109,10 @@ class Successor:
         return CorruptFileError(self._old.path, start + position,
                                 f"changed since it was written: {reason}")
 
-    def finish(self) -> LogFile:
-        """Copy the rest and write the header: the log to come, whole and synced, under its
-        provisional name. Raises as `copy`."""
-        while self.copy():
+    def finish(self, bytes_max: int = STEP_BYTES, records_max: int = STEP_RECORDS) -> LogFile:
+        """Copy the rest, so much at a time, and write the header: the log to come, whole and
+        synced, under its provisional name. Raises as `copy`."""
+        while self.copy(bytes_max, records_max):
             pass
         self._disk.write_at(self._handle, 0, encode_header(*self.header))
         self._disk.sync(self._handle)

@@ -22,7 +22,7 @@ from raftnet.raft.entry import EntryKind
 from raftnet.raft.membership import Membership, decode_membership
 from raftnet.storage.logfile import LOG_NAME, NEW_LOG_NAME
 from raftnet.storage.metafile import (FORMAT, IDENTITY_NAME, META_NAME, NEW_SUFFIX, check_format,
-                                      read_identity, write_renamed)
+                                      read_identity, refuse_older, write_renamed)
 from raftnet.storage.records import HEADER_BYTES, decode_header, scan_records
 from raftnet.storage.snapshot import MADE_PREFIX, RECEIVED_NAME, SNAPSHOT_NAME, read_header
 
@@ -63,6 +63,7 @@ def encode_healing(healing: Healing) -> bytes:
 
 def decode_healing(data: bytes, path: str) -> Healing:
     """The marker's values. Raises CorruptFileError, StorageError for another format."""
+    refuse_older(data, _MAGIC, path)
     if len(data) < _HEAD.size + _CRC.size:
         raise CorruptFileError(path, len(data), "the file is too short")
     magic, file_format, done, number, cluster_id, count = _HEAD.unpack_from(data)

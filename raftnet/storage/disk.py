@@ -7,9 +7,11 @@ what found no space becomes DiskFullError, except a sync: every failed sync must
 `raftnet/simulation/disk.py` has the same interface and replaces this class in the simulator.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
+import threading
 
 from raftnet.errors import DirectoryLockedError, DiskFullError, StorageError
 
@@ -24,7 +26,7 @@ class Disk:
     """The files of one data directory. Everything raises StorageError; what may need space on the
     disk (a new file, a longer one, another name) also DiskFullError.
 
-    May be used by two threads at once, as long as they do not open or close the same handle.
+    May be used by several threads at once, as long as they do not open or close the same handle.
     """
 
     def __init__(self, directory: str):
@@ -76,19 +78,25 @@ class Disk:
         """Whether the directory has a file of that name."""
         return os.path.lexists(self.path(name))
 
-    def open(self, name: str) -> int:
-        """Open for reading and writing; an absent file is made, empty."""
+    def open(self, name: str, make: bool = True) -> int:
+        """Open for reading and writing; an absent file is made, empty, or not where `make` is
+        false."""
         try:
-            handle = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(self.path(name), os.O_RDWR | (os.O_CREAT if make else 0), 0o600)
         except OSError as error:
             raise self._error("open", self.path(name), error) from error
         self._names[handle] = name
         return handle
 
     def close(self, handle: int) -> None:
-        """Close; syncs nothing."""
+        """Close; syncs nothing. Does not wait where the file has no name any more: then the system
+        frees its bytes, which takes it long for many."""
         name = self._names.pop(handle)
         try:
+            if os.fstat(handle).st_nlink == 0:
+                threading.Thread(target=_close_nameless, args=(handle,), name="close",
+                                 daemon=True).start()
+                return
             os.close(handle)
         except OSError as error:
             raise self._error("close", self.path(name), error) from error
@@ -97,6 +105,15 @@ class Disk:
         """Close whatever is open, and with it give up the lock."""
         for handle in list(self._names):
             self.close(handle)
+
+    def is_named(self, handle: int, name: str) -> bool:
+        """Whether that name leads to the open file, and to no other one."""
+        try:
+            return os.path.samestat(os.fstat(handle), os.lstat(self.path(name)))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._error("look at", self.path(name), error) from error
 
     def size(self, handle: int) -> int:
         """Bytes in the file."""
@@ -189,6 +206,11 @@ class Disk:
     def _sync_error(self, path: str, error: OSError) -> StorageError:
         """Also without space it is final: what was to be synced is lost."""
         return StorageError(f"{path}: cannot sync: {error.strerror or error}")
+
+
+def _close_nameless(handle: int) -> None:
+    with contextlib.suppress(OSError):      # of bytes that nobody will read again
+        os.close(handle)
 
 
 def _sync_directory(path: str) -> None:

@@ -26,7 +26,6 @@ from raftnet.storage.replay import Replay, Replayed, Report
 
 LOG_NAME = "log"
 NEW_LOG_NAME = LOG_NAME + NEW_SUFFIX
-FREED_BYTES = 8 * 1024 * 1024  # of a log that was replaced, at a time
 READ_ENTRIES_MAX = 2_000        # of one `read`: bounds how long the loop decodes
 
 
@@ -62,14 +61,16 @@ class LogFile:
 
     @classmethod
     def open(cls, disk, node_id: int, report: Report, memory_bytes: int,
-             name: str = LOG_NAME) -> tuple["LogFile", Replayed]:
+             name: str = LOG_NAME, stop_at: tuple[int, int] | None = None,
+             ) -> tuple["LogFile", Replayed]:
         """Replay the file of that node and change nothing: the log, and what was found in it. Of
         its entries the newest `memory_bytes` are kept, the last BATCH among them at least.
 
         Before anything else is done with it, `settle`. A long replay tells `report` how far it
-        is. Raises CorruptFileError with the offset where synced bytes are damaged.
+        is. With `stop_at`, (index, term) of an entry, the first record of that is the last one:
+        all up to it is right then (log matching), and the log is only for reading. Raises CorruptFileError with the offset where synced bytes are damaged.
         """
-        handle = disk.open(name)
+        handle = disk.open(name, make=False)
         path = disk.path(name)
         header = decode_header(disk.read_at(handle, 0, HEADER_BYTES), path)
         if header.node_id != node_id:
@@ -79,7 +80,7 @@ class LogFile:
         collecting = gc.isenabled()
         gc.disable()            # it would walk all entries so far, over and over
         try:
-            return log, log._replay(report, memory_bytes)
+            return log, log._replay(report, memory_bytes, stop_at)
         finally:
             if collecting:
                 gc.enable()
@@ -116,24 +117,9 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file; everything in it is synced already. Waits for a read to end."""
-        self.retire()
-        self._disk.close(self._handle)
-
-    def retire(self) -> None:
-        """Another log took its place, durably: nobody reads it any more. Waits for a read to end;
-        then `free`."""
         with self._reading:
             self._closed = True
-
-    def free(self) -> bool:
-        """Give some of the space of a retired log back, which takes the system long for a whole
-        one; whether it is closed now."""
-        size = self._disk.size(self._handle) - FREED_BYTES
-        if size > 0:
-            self._disk.truncate(self._handle, size)
-            return False
         self._disk.close(self._handle)
-        return True
 
     @property
     def last(self) -> tuple[int, int]:
@@ -197,12 +183,13 @@ class LogFile:
 
     # --- replay
 
-    def _replay(self, report: Report, memory_bytes: int) -> Replayed:
+    def _replay(self, report: Report, memory_bytes: int,
+                stop_at: tuple[int, int] | None) -> Replayed:
         """Fill the map."""
         size = self._disk.size(self._handle)
         replay = Replay(self._read, size, self.base_index, self.base_term,
                         self._disk.path(self._name))
-        replay.run(memory_bytes, report)
+        replay.run(memory_bytes, report, stop_at)
         if replay.bad:
             self._refuse_damage(size, replay.end, replay.bad)
         self._end, self._known_synced = replay.end, replay.known_synced

@@ -47,6 +47,7 @@ SLOT_BYTES = _SLOT.size                 # 68
 _IDENTITY = struct.Struct(">6sH16sQI")
 IDENTITY_BYTES = _IDENTITY.size         # 36
 _CRC = struct.Struct(">I")
+_LEAD = struct.Struct(">6sH")           # magic and format: with these every file begins
 
 
 class MetaState(NamedTuple):
@@ -94,9 +95,13 @@ class MetaFile:
     def open(cls, disk) -> "MetaFile":
         """Read the file, change nothing. Raises CorruptFileError."""
         handle = disk.open(META_NAME)
-        slots = [decode_slot(disk.read_at(handle, offset, SLOT_BYTES), disk.path(META_NAME))
-                 for offset in SLOT_OFFSETS]
-        slot = _choose(slots, disk.path(META_NAME))
+        try:
+            slots = [decode_slot(disk.read_at(handle, offset, SLOT_BYTES), disk.path(META_NAME))
+                     for offset in SLOT_OFFSETS]
+            slot = _choose(slots, disk.path(META_NAME))
+        except StorageError:
+            disk.close(handle)
+            raise
         return cls(disk, handle, slots[slot], slot)
 
     @property
@@ -171,6 +176,7 @@ def encode_slot(state: MetaState) -> bytes:
 
 def decode_slot(data: bytes, path: str) -> MetaState | None:
     """A slot's values, None where it is damaged. Raises StorageError for another format."""
+    refuse_older(data, _META_MAGIC, path)
     if len(data) != SLOT_BYTES or crc32(data[:-4]) != _CRC.unpack_from(data, SLOT_BYTES - 4)[0]:
         return None
     magic, file_format, *values, _ = _SLOT.unpack(data)
@@ -199,6 +205,7 @@ def read_identity(disk) -> Identity | None:
 
 def decode_identity(data: bytes, path: str) -> Identity:
     """The file's values. Raises CorruptFileError, StorageError for another format."""
+    refuse_older(data, _IDENTITY_MAGIC, path)
     if len(data) != IDENTITY_BYTES:
         raise CorruptFileError(path, min(len(data), IDENTITY_BYTES),
                                f"the file must be {IDENTITY_BYTES} bytes long")
@@ -215,6 +222,15 @@ def check_format(file_format: int, path: str) -> None:
     if file_format != FORMAT:
         raise StorageError(f"{path}: has format {file_format}, this program reads {FORMAT}: "
                            "start the program version that wrote it")
+
+
+def refuse_older(data: bytes, magic: bytes, path: str) -> None:
+    """The same for an older format, before anything else is looked at: such a file has another
+    length, and its checksum stands elsewhere. One flipped bit makes no 1 of this format."""
+    if len(data) >= _LEAD.size:
+        found_magic, file_format = _LEAD.unpack_from(data)
+        if found_magic == magic and 1 <= file_format < FORMAT:
+            check_format(file_format, path)
 
 
 def write_renamed(disk, name: str, data: bytes) -> int:

@@ -181,14 +181,23 @@ def _open_without_history(disk, make_node_id, report: Report) -> Opened:
         _refuse_lost_history(disk, report)
     if disk.exists(NEW_LOG_NAME):
         disk.remove(NEW_LOG_NAME)
-    if disk.exists(META_NAME):
-        meta = MetaFile.open(disk)
-    else:
-        meta = MetaFile.create(disk, make_node_id())
+    meta = _meta_without_history(disk, make_node_id, report)
     meta.log_end = (0, 0)
     meta.begin_boot(meta.hard_state)    # the floor first: no log may lie below it
     log = LogFile.create(disk, meta.state.node_id)
     return Opened(meta, log, _NOTHING, None, None, None)
+
+
+def _meta_without_history(disk, make_node_id, report: Report) -> MetaFile:
+    """Whose directory it is. Where that is damaged it becomes another node's, as if the directory
+    had been emptied. That is safe although votes may have been promised under the old node id
+    (a founder that dropped a cluster keeps it): nobody votes under it again."""
+    if disk.exists(META_NAME):
+        try:
+            return MetaFile.open(disk)
+        except CorruptFileError as error:
+            report(f"{error}; this directory holds nothing else yet: begun anew as another node")
+    return MetaFile.create(disk, make_node_id())
 
 
 def _refuse_lost_history(disk, report: Report) -> None:
@@ -217,14 +226,16 @@ def _refuse_lost_history(disk, report: Report) -> None:
 
 
 def _log_size(disk) -> tuple[int, int]:
-    """(bytes of the log, base index); (0, 0) where it is absent. Makes nothing."""
+    """(bytes of the log, base index); (0, 0) where it is absent. Makes nothing. Of a log without a
+    record a damaged header says nothing. Raises as decode_header."""
     if not disk.exists(LOG_NAME):
         return 0, 0
     handle = disk.open(LOG_NAME)
-    size = disk.size(handle)
-    base_index = 0
-    if size >= HEADER_BYTES:
-        base_index = decode_header(disk.read_at(handle, 0, HEADER_BYTES),
-                                   disk.path(LOG_NAME)).base_index
+    size, data = disk.size(handle), disk.read_at(handle, 0, HEADER_BYTES)
     disk.close(handle)
-    return size, base_index
+    try:
+        return size, decode_header(data, disk.path(LOG_NAME)).base_index
+    except CorruptFileError:
+        if size > HEADER_BYTES:
+            raise
+        return size, 0

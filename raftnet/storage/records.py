@@ -27,7 +27,7 @@ from zlib import crc32
 from raftnet.errors import CorruptFileError, MalformedError
 from raftnet.raft.entry import HEADER_BYTES as ENTRY_HEADER_BYTES
 from raftnet.raft.entry import PAYLOAD_BYTES_MAX, Entry, EntryKind, decode_entry
-from raftnet.storage.metafile import FORMAT, check_format
+from raftnet.storage.metafile import FORMAT, check_format, refuse_older
 
 Read = Callable[[int, int], bytes]      # (offset, count): fewer bytes only where the file ends
 
@@ -66,6 +66,7 @@ def encode_header(base_index: int, base_term: int, node_id: int) -> bytes:
 
 def decode_header(data: bytes, path: str) -> LogHeader:
     """The header. Raises CorruptFileError, StorageError for another format."""
+    refuse_older(data, MAGIC, path)
     if len(data) < HEADER_BYTES:
         raise CorruptFileError(path, len(data), "the file is too short for its header")
     magic, file_format, *values, checksum = HEADER.unpack_from(data)
@@ -148,6 +149,8 @@ def find_voucher(read: Read, size: int, offset: int) -> int | None:
     buffer = b""
     while start + RECORD_HEAD_BYTES <= size:
         buffer = read(start, min(CHUNK_BYTES, size - start))
+        if len(buffer) < RECORD_HEAD_BYTES:
+            return None         # cut while it is read
         position = buffer.find(MARKER)
         while 0 <= position <= len(buffer) - RECORD_HEAD_BYTES:
             _, check, synced_offset = PREFIX.unpack_from(buffer, position)
@@ -158,5 +161,5 @@ def find_voucher(read: Read, size: int, offset: int) -> int | None:
                 return found
             position = buffer.find(MARKER, position + 1)
         # A record's head may lie across the edge of two reads.
-        start += max(1, len(buffer) - RECORD_HEAD_BYTES + 1)
+        start += len(buffer) - RECORD_HEAD_BYTES + 1
     return None

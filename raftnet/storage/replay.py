@@ -54,8 +54,10 @@ class Replay:
         self.bad = ""                   # why no record begins at `end`; "": the file ends there
         self._next_report = time.monotonic() + PROGRESS_S
 
-    def run(self, memory_bytes: int, report: Report) -> None:
-        """Read it all; entries of the last `memory_bytes` of the file are kept.
+    def run(self, memory_bytes: int, report: Report,
+            stop_at: tuple[int, int] | None = None) -> None:
+        """Read it all, or up to the first record of the entry `stop_at` (index, term); entries of
+        the last `memory_bytes` of the file are kept.
 
         Raises CorruptFileError where whole records cannot follow each other.
         """
@@ -65,6 +67,7 @@ class Replay:
         keep_from, unpack_head = size - memory_bytes, RECORD_HEAD.unpack_from
         add_entry, add_offset = self.entries.append, self.offsets.append
         add_size, add_term = self.sizes.append, self.terms.append
+        stop_index, stop_term = stop_at or (0, 0)
         while offset < size:
             end = position + RECORD_HEAD_BYTES
             if end <= len(buffer):
@@ -105,6 +108,8 @@ class Replay:
                 known_synced = synced_offset
             offset += end - position
             position = end
+            if index == stop_index and term == stop_term:
+                break
         self.end, self.known_synced = offset, known_synced
 
     def replayed(self) -> Replayed:

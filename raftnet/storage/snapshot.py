@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 from zlib import crc32
 
-from raftnet.errors import CorruptFileError, DamagedError, MalformedError
+from raftnet.errors import CorruptFileError, DamagedError, DiskFullError, MalformedError
 from raftnet.raft.membership import Membership, decode_membership, encode_membership
 from raftnet.raft.types import SnapshotMeta
-from raftnet.storage.metafile import FORMAT, check_format
+from raftnet.storage.metafile import FORMAT, check_format, refuse_older
 
 SNAPSHOT_NAME = "snapshot"
 RECEIVED_NAME = "snapshot.received"
@@ -70,6 +70,7 @@ def encode_header(cluster_id: bytes, index: int, term: int, membership_index: in
 def decode_header(data: bytes, path: str) -> SnapshotHeader:
     """The header that begins `data`, which may be longer. Raises CorruptFileError, and StorageError
     for another format."""
+    refuse_older(data, MAGIC, path)
     if len(data) < HEAD_BYTES:
         raise CorruptFileError(path, len(data), "the file is too short for its header")
     (magic, file_format, cluster_id, index, term, membership_index, digest,
@@ -107,7 +108,7 @@ def write_snapshot(disk, name: str, index: int, term: int, membership_index: int
                    pieces: Iterable[bytes]) -> SnapshotMeta:
     """Write the file from the pieces of the state; synced, but neither its name nor renamed.
 
-    Holds a few MiB at most. Raises DiskFullError (remove the file) and StorageError.
+    Holds a few MiB at most. Raises DiskFullError (nothing of the file stays) and StorageError.
     """
     header = encode_header(cluster_id, index, term, membership_index, membership, digest)
     header_checksum = crc32(header[:-_CRC.size])
@@ -121,6 +122,9 @@ def write_snapshot(disk, name: str, index: int, term: int, membership_index: int
         out.add(end)
         out.flush()
         disk.sync(handle)
+    except DiskFullError:
+        disk.remove(name)       # what there is of it takes up the room that others need
+        raise
     finally:
         disk.close(handle)
     return SnapshotMeta(index, term, membership_index, membership, digest, out.offset,
@@ -182,7 +186,7 @@ class SnapshotFile:
         path = disk.path(name)
         if not disk.exists(name):
             raise DamagedError(f"{path}: missing")
-        handle = disk.open(name)
+        handle = disk.open(name, make=False)
         try:
             size = disk.size(handle)
             header = read_header(lambda offset, count: disk.read_at(handle, offset, count), path)

@@ -192,9 +192,14 @@ class Store:
 
     @property
     def snapshot(self) -> SnapshotFile | None:
-        """The current snapshot. One that was replaced meanwhile stays readable until whoever
-        noticed it closes it."""
+        """The current snapshot. One that was replaced meanwhile stays readable: `take_replaced`."""
         return self._files.snapshot
+
+    def take_replaced(self) -> list[SnapshotFile]:
+        """The snapshots that were replaced since the last call, oldest first, each of them once:
+        open and readable until the caller closes them. Any one thread may call it."""
+        replaced = self._files.replaced
+        return [replaced.pop(0) for _ in range(len(replaced))]      # the disk's thread appends
 
     @property
     def compacting(self) -> bool:
@@ -346,7 +351,7 @@ class Store:
 
     def compaction_step(self, bytes_max: int = STEP_BYTES) -> bool:
         """Go on with the compaction that a job began: about `bytes_max` of the log are copied and
-        synced, or some of a replaced log's space is given back. True: nothing is left to do, see
+        synced, more where more was appended since the last step. True: nothing is left to do, see
         `compaction_failed`.
 
         Not while another thread is in `perform`. Raises StorageError: the process must end.

@@ -8,8 +8,8 @@
 
 The floor in `meta` is lowered before the log may end lower, and raised when a new log is in place.
 A full disk ends a compaction, never the node; an install is tried again like any job. What was
-replaced stays readable: an old log until the read under way is over, an old snapshot until its
-holder closes it.
+replaced stays readable, also for another process that has it open: nothing is cut off it. Here an
+old log is closed when the read under way is over, an old snapshot by whoever takes it.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,8 @@ from typing import NamedTuple
 from raftnet.errors import DamagedError, DiskFullError
 from raftnet.raft.entry import Entry
 from raftnet.raft.types import SnapshotMeta
-from raftnet.storage.compaction import STEP_BYTES, Successor
+from raftnet.storage.compaction import (STEP_BYTES, STEP_BYTES_MAX, STEP_RECORDS,
+                                        STEP_RECORDS_MAX, Successor)
 from raftnet.storage.logfile import NEW_LOG_NAME, LogFile
 from raftnet.storage.metafile import MetaFile
 from raftnet.storage.records import LogHeader
@@ -42,8 +43,10 @@ class Succession:
         self.log = log
         self.snapshot = snapshot
         self.failed = ""                                # why the last compaction was given up
+        self.replaced: list[SnapshotFile] = []          # that nobody has taken yet
         self._successor: Successor | None = None        # of a compaction under way
-        self._retired: list[LogFile] = []               # replaced, their space not yet given back
+        self._grown = 0                                 # bytes appended since its last step ...
+        self._grown_records = 0                         # ... and records
         self._next_log: LogFile | None = None           # of an install under way
         self._next_snapshot: SnapshotFile | None = None
         self._received: int | None = None               # handle of snapshot.received
@@ -52,20 +55,25 @@ class Succession:
     @property
     def compacting(self) -> bool:
         """Whether `step` has something to do."""
-        return self._successor is not None or bool(self._retired)
+        return self._successor is not None
 
     def append(self, entries: list[Entry], rewinding: set[int]) -> None:
         """As LogFile.append."""
         self._lower_floor(min([(entry.term, entry.index) for entry in entries]))
+        size = self.log.size
         self.log.append(entries, rewinding)
         self._meta.log_end = self.log.last
         if self._successor is not None:
             self._successor.rewind(self.log.kept_index)
+            self._grown += self.log.size - size
+            self._grown_records += len(entries)
 
     def _lower_floor(self, end: tuple[int, int]) -> None:
         """The log may end there after a crash in what comes next."""
+        # Also where the floor on the disk is low enough: until what comes is done, perhaps at the
+        # second try, whatever else writes `meta` must not raise it.
+        self._meta.log_end = min(self._meta.log_end, end)
         if end < self._meta.floor:
-            self._meta.log_end = end
             self._meta.write_floor()
 
     # --- a snapshot from the leader
@@ -94,7 +102,8 @@ class Succession:
             self._disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)
             self._next_snapshot.name = SNAPSHOT_NAME
         self._disk.sync_directory()
-        self.snapshot = self._next_snapshot
+        if self.snapshot is not self._next_snapshot:
+            self._replace_snapshot(self._next_snapshot)
         self._next_log.take_name()
         self._disk.sync_directory()
         if self.log is not self._next_log:
@@ -154,12 +163,19 @@ class Succession:
             return
         self._disk.sync_directory()
         made.name = SNAPSHOT_NAME
-        self.snapshot = made
+        self._replace_snapshot(made)
         base = max(compaction.base_index, self.log.base_index)
         if base > self.log.base_index:
             self._begin_successor(LogHeader(base, self.log.term_at(base), self.log.node_id))
 
+    def _replace_snapshot(self, snapshot: SnapshotFile) -> None:
+        """`snapshot` has the name, durably."""
+        old, self.snapshot = self.snapshot, snapshot
+        if old is not None:
+            self.replaced.append(old)       # when it is not the current one any more
+
     def _begin_successor(self, header: LogHeader) -> None:
+        self._grown = self._grown_records = 0
         try:
             self._successor = Successor(self._disk, self.log, header)
         except DiskFullError as error:
@@ -173,33 +189,35 @@ class Succession:
             self._disk.remove(name)
 
     def step(self, bytes_max: int = STEP_BYTES) -> bool:
-        """A piece of the compaction under way, or of giving the space of a replaced log back; True:
-        nothing is left to do. Raises StorageError."""
+        """A piece of the compaction under way, larger where more was appended since the last one;
+        True: nothing is left to do. Raises StorageError."""
         successor = self._successor
         if successor is None:
-            if self._retired and self._retired[0].free():
-                del self._retired[0]
-            return not self._retired
+            return True
+        # Twice what came meanwhile, or it would never catch up with a leader that is busy.
+        bytes_max = max(bytes_max, min(2 * self._grown, STEP_BYTES_MAX))
+        records_max = max(STEP_RECORDS, min(2 * self._grown_records, STEP_RECORDS_MAX))
+        self._grown = self._grown_records = 0
         try:
             if successor.left_bytes > bytes_max:
-                successor.copy(bytes_max)
+                successor.copy(bytes_max, records_max)
                 return False
-            log = successor.finish()
+            log = successor.finish(bytes_max, records_max)
             self._meta.write_floor()        # both logs end there
             log.take_name()
         except DiskFullError as error:
             self.abandon(str(error))
-            return not self._retired
+            return True
         self._disk.sync_directory()
         self._successor = None
         self._replace_log(log)
-        return not self._retired
+        return True
 
     def _replace_log(self, log: LogFile) -> None:
-        """`log` has the name, durably."""
+        """`log` has the name, durably. The old one is not cut: the process that makes a snapshot
+        may be reading it."""
         old, self.log = self.log, log
-        old.retire()
-        self._retired.append(old)
+        old.close()
 
     def abandon(self, reason: str) -> None:
         """Give up the compaction under way, if there is one; the log goes on as it is."""

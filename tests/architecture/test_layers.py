@@ -29,7 +29,7 @@ _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "
              "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
              "raftnet.replicatedtime", "raftnet.leadership", "raftnet.narration", "raftnet.actions",
              "raftnet.net.messages", "raftnet.storage.store", "raftnet.snapshots",
-             "raftnet.rebuild"} | _MACHINE)
+             "raftnet.rebuild", "raftnet.outbox"} | _MACHINE)
 _SERVER = ({"raftnet.server", "raftnet.storage", "raftnet.snapshotprocess", "raftnet.makesnapshot"}
            | _REPLICA | _NET)
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
@@ -57,6 +57,7 @@ FLOORS = {
     "raftnet.makesnapshot": {"raftnet.rebuild"} | _MACHINE | _STORAGE,
     "raftnet.snapshots": {"raftnet.actions", "raftnet.rebuild"} | _MACHINE | _STORAGE,
     "raftnet.recovery": {"raftnet.founding", "raftnet.rebuild"} | _MACHINE | _STORAGE,
+    "raftnet.outbox": {"raftnet.narration", "raftnet.storage.store"} | _CORE,
     "raftnet.replica": _REPLICA,
     "raftnet.snapshotprocess": {"raftnet.makesnapshot", "raftnet.rebuild"} | _NET,
     "raftnet.server": _SERVER,
@@ -79,7 +80,7 @@ PURE = {
                      "asyncio", "logging", "datetime", "secrets", "uuid"},
 }
 for _name in ("replica", "gateway", "reads", "founding", "greetings", "replicatedtime",
-              "narration", "snapshots", "rebuild"):
+              "narration", "snapshots", "rebuild", "outbox"):
     PURE[f"raftnet.{_name}"] = {"socket", "select", "selectors", "time", "random", "threading",
                                 "asyncio", "datetime", "secrets", "uuid"}
 

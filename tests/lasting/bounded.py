@@ -56,8 +56,7 @@ class BoundedRun:
             samples = self._pass(cluster)
             cluster.wait_settled()
             wait_until(lambda: all(node.wait_ready().snapshot_index for node in cluster.nodes),
-                       _LIMIT_S,
-                       f"every node makes a snapshot; the logs: {cluster.directory}")
+                       _LIMIT_S, f"every node makes a snapshot; the logs: {cluster.directory}")
             for node in cluster.nodes:
                 self._judge(node.address, samples[node.address])
             found = client.queue("stuck").peek()
@@ -97,7 +96,7 @@ class BoundedRun:
 
     def _idle(self, cluster: LocalCluster) -> None:
         """Nothing is written, once what the load left behind is done."""
-        files = wait_until(lambda: _quiet(cluster, 1.0), 60.0, "the nodes come to rest")
+        files = wait_until(lambda: _quiet(cluster, min(1.0, self._idle_s)), 60.0, "the nodes come to rest")
         written = [written_bytes(node.pid) for node in cluster.nodes] if AVAILABLE else []
         time.sleep(self._idle_s)        # that nothing happens can only be waited for
         if _files(cluster) != files:

@@ -20,8 +20,8 @@ from tools.processes import LocalCluster, NodeProcess, check_digests, wait_until
 
 ARGUMENTS = ["--snapshot-after", "256K", "--keep-log", "64K"]
 _LIMIT_S = 60.0
-_MESSAGES = 3_000           # that pass before the first case: there is a snapshot then
-_REST_S = 0.02
+_MESSAGES = 2_000           # that pass before the first case: there is a snapshot then
+_REST_S = 0.01
 _ROUND = 100
 
 

@@ -18,7 +18,7 @@ from tools.processes import HOST, ROOT, LocalCluster, NodeProcess, free_ports, w
 
 ARGUMENTS = ["--snapshot-after", "256K", "--keep-log", "64K"]
 _LIMIT_S = 30.0
-_REFUSED_S = 1.0            # time limit of a client that is refused
+_REFUSED_S = 0.5            # time limit of a client that is refused
 _MESSAGE = b"f" * 10_000    # longer than what is left of a block
 _MORE = 1_000               # messages that must pass after each step
 _ROUND = 100

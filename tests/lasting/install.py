@@ -51,7 +51,8 @@ class InstallRun:
             cluster.start()
             try:
                 with Client(cluster.addresses, CALL_S) as client:
-                    self._return(cluster)
+                    if self._count:
+                        self._return(cluster)
                     self._hit(cluster, client)
             except BaseException:
                 cluster.keep()

@@ -5,9 +5,12 @@ import subprocess
 import sys
 import tempfile
 
+from tools.processes import wait_until
+
 BYTES = 16 * 1024 * 1024
 _FILLER = "filler"
 _PIECE = bytes(4096)
+_BUSY_S = 20.0
 
 
 def unavailable() -> str:
@@ -45,7 +48,9 @@ class SmallDisk:
         return self
 
     def __exit__(self, *_) -> None:
-        subprocess.run(["umount", self.directory], check=True)
+        # What makes a snapshot for a node that was killed ends a moment after it.
+        wait_until(lambda: subprocess.run(["umount", self.directory], stderr=subprocess.DEVNULL
+                                          ).returncode == 0, _BUSY_S, f"umount {self.directory}")
         self._parent.cleanup()
 
     def fill(self) -> None:

@@ -87,6 +87,7 @@ class Node:
         self.jobs: deque[Ready] = deque()
         self.applied: list[Entry] = entries_of(self.disk.image)
         self.reads: dict[int, int] = {}         # token -> index
+        self.doubted: list[SnapshotId] = []     # refused by followers
         self.to_build: SnapshotId | None = None
         self.core = Raft(self.node_id, self.config, self.state,
                          self.disk.open(self.config.log_memory_bytes_max), self.randint)
@@ -241,6 +242,7 @@ class Cluster:
                 assert not (ready.messages_after_sync or ready.entries or ready.hard_state)
             node.apply(ready)
             node.reads.update(ready.reads)
+            node.doubted += [ready.doubted] if ready.doubted else []
             if ready.received is not None:
                 node.to_build = ready.received
                 if node.builds:

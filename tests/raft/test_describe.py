@@ -72,7 +72,8 @@ class DescribeTest(unittest.TestCase):
                          "1 no job; apply [4/2 empty 25B]")
         meta = SnapshotMeta(9, 2, 1, membership_of([1]), 0, 700, 5)
         ready = Ready(5, [], None, [], [], [EMPTY], [], False, (2, 3), (0, bytes(5)),
-                      SnapshotId(9, 2, 700, 5), meta)
+                      SnapshotId(9, 2, 700, 5), meta, SnapshotId(7, 1, 600, 5))
         self.assertEqual(describe_ready(1, ready), (
             "1 job 5; write 5B of the snapshot at 0; install snapshot 9/2 size 700; "
-            "apply from the file 2..3; apply [4/2 empty 25B]; received snapshot 9/2"))
+            "apply from the file 2..3; apply [4/2 empty 25B]; received snapshot 9/2; "
+            "doubted snapshot 7/1"))

@@ -84,7 +84,10 @@ class FollowerTest(RaftTestCase):
             (ready,) = cluster.step(1, 3, self.chunk(offset, offset + CHUNK))
             self.assertIsNone(ready.chunk)
         self.assertEqual(core.incoming.next_offset, CHUNK)
-        self.assertEqual(self.replies(cluster), [self.answer(0, CHUNK), self.answer(200, CHUNK)])
+        self.assertEqual(self.replies(cluster), [], "what they count is not written")
+        cluster.sync(3)
+        self.assertEqual(self.replies(cluster), [self.answer(0, CHUNK), self.answer(0, CHUNK),
+                                                 self.answer(200, CHUNK)])
 
     def test_question_is_answered(self):
         cluster, core = self.held()
@@ -100,6 +103,25 @@ class FollowerTest(RaftTestCase):
         (ready,) = cluster.step(1, 3, self.chunk(CHUNK, CHUNK))
         self.assertEqual((ready.job, ready.chunk), (0, None), "nothing is to be written")
         self.assertEqual(self.replies(cluster), [self.answer(CHUNK, CHUNK)])
+
+    def test_question_waits_until_what_its_answer_counts_is_written(self):
+        """Else the leader would send window after window to a disk that hangs."""
+        cluster, core = self.held()
+        cluster.step(1, 3, self.chunk(0, CHUNK))
+        cluster.step(1, 3, self.chunk(CHUNK, CHUNK))
+        self.assertEqual(self.replies(cluster), [])
+        cluster.sync(3)
+        self.assertEqual(self.replies(cluster), [self.answer(0, CHUNK), self.answer(CHUNK, CHUNK)])
+
+    def test_question_about_another_one_waits_for_what_came_of_the_first(self):
+        """Its window is not added to what waits for the disk."""
+        cluster, core = self.held()
+        cluster.step(1, 3, self.chunk(0, CHUNK))
+        cluster.step(2, 3, Snapshot(4, 9, 2, 500, 1, 0))
+        self.assertEqual(self.replies(cluster), [])
+        cluster.sync(3)
+        self.assertEqual(self.replies(cluster), [self.answer(0, CHUNK),
+                                                 SnapshotReply(4, 9, 2, 1, 0, 0)])
 
     def test_13_5_first_chunk_of_another_one_drops_the_partial(self):
         cluster, core = self.held()
@@ -298,6 +320,18 @@ class FollowerTest(RaftTestCase):
         self.assertEqual(self.replies(cluster), [reply])
         (ready,) = cluster.step(1, 3, self.chunk(0, CHUNK))
         self.assertEqual(ready.chunk, (0, self.image[:CHUNK]))
+
+    def test_refusal_comes_behind_the_answers_that_wait(self):
+        """They would take it back: all is here, they say."""
+        cluster, core = self.held()
+        self.receive(cluster)
+        cluster.step(1, 3, Append(3, 1, 1, 0, [batch(2, 3)]))
+        cluster.step(1, 3, self.chunk(300, 300))
+        core.snapshot_refused(self.meta.identity)
+        cluster.collect(3)
+        cluster.sync(3)
+        self.assertEqual([reply.damaged for reply in self.replies(cluster)
+                          if isinstance(reply, SnapshotReply)], [False, True])
 
     def test_whole_one_is_not_disturbed_while_it_is_verified(self):
         """The file must not change under whoever reads it; another one is not answered."""

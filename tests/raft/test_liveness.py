@@ -256,6 +256,24 @@ class LivenessTest(RaftTestCase):
         self.assertEqual(len(leaders), 1)
         self.assertEqual(len(leaders.pop()), 1)
 
+    def test_append_that_crawls_is_not_sent_twice(self):
+        """The follower says that it receives; two timeouts after the last such word it is lost."""
+        cluster = Cluster([1, 2, 3])
+        cluster.elect(1)
+        cluster.propose(1)
+        cluster.collect(1)
+        self.assertEqual(len(cluster.take(Append, 1, 2)), 1)
+        for _ in range(30):
+            cluster.tick(100, 1)
+            cluster.step(2, 1, HeartbeatReply(2, 0, 0))
+        self.assertEqual(cluster.take(Append, 1, 2), [])
+        for turn in range(1, 12):
+            cluster.tick(100, 1)
+            cluster.step(2, 1, HeartbeatReply(2, 0, cluster.core(1).now_ms))
+            if sent := cluster.take(Append, 1, 2):
+                break
+        self.assertEqual((turn, [e.message.prev_log_index for e in sent]), (10, [2]))
+
     def test_a_sign_of_life_is_answered(self):
         """Or a leader whose heartbeats all wait behind large appends would hear no quorum."""
         cluster = Cluster([1, 2, 3])

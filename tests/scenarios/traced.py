@@ -119,6 +119,8 @@ class TracedCluster(Cluster):
             if ready.received is not None:
                 self.tell(f"{node_id} has received snapshot {ready.received.index}/"
                           f"{ready.received.term}")
+            if ready.doubted is not None:
+                self.tell(f"{node_id} doubts snapshot {ready.doubted.index}/{ready.doubted.term}")
         self._tell_change(self._members, node_id, self.members_of(node_id))
         self.invariants.check()
         return taken

@@ -25,11 +25,18 @@ from raftnet.errors import DiskFullError
 from tests.simulation.breaking import Variant, wrapped
 
 _QUICK = {"delay_ms": 5, "jitter_ms": 5}
-_AWAY = (_QUICK, 700, ("left behind", "left behind", "isolate", "crash"))
+_AWAY = (_QUICK, 1_500, ("left behind", "left behind", "left behind", "crash"))
+_AWAY_POWER = (_QUICK, 1_500, ("left behind", "left behind", "power loss"))
+# A transfer takes seconds.
+_LONG = ({"delay_ms": 40, "jitter_ms": 20}, 2_000, ("left behind",))
+_LEADERS = (_LONG[0], 700, ("left behind", "transfer", "transfer"))
+_PIECES = {"log_bytes_min": 2_500, "log_per_snapshot": 0, "tail_bytes": 0, "retry_ms": 1_000,
+           "snapshot_chunk_bytes": 300, "snapshot_window_bytes": 300, "kept_ms": 10_000,
+           "held_log_bytes_max": 1_000_000}
 _POWER = (_QUICK, 600, ("power loss", "all crash", "left behind", "crash"))
 _DAMAGE = (_QUICK, 700, ("damage", "damage", "crash", "left behind", "pause"))
 _FULL = (_QUICK, 500, ("long full disk", "full disk", "crash", "isolate", "left behind"))
-_SMALL = {"log_bytes_min": 2_500, "log_per_snapshot": 0, "tail_bytes": 0}
+_SMALL = {"log_bytes_min": 2_500, "log_per_snapshot": 0, "tail_bytes": 0, "retry_ms": 1_000}
 _LOSSES = ({"delay_ms": 10, "jitter_ms": 10, "loss": 10}, 600, ("crash", "pause", "all crash"))
 
 
@@ -90,22 +97,24 @@ def _without_waits(real):
     def finish(loader):
         machine = real(loader)
         waits = machine.executor.waits
-        for wait in list(waits.pending.values()):
-            waits.end(wait)
+        for wait in waits.pending.values():
+            machine.executor.queues.by_name[wait.queue].remove_waiter(wait)
+            machine.executor.queues.settle(wait.queue)
+            wait.pending = False
+        waits.pending.clear()
         return machine
     return finish
-
-
-def _from_zero(real):
-    def follow(time, now_ms, applied_time_ms):
-        real(time, now_ms, 0)
-    return follow
 
 
 def _began_at_zero(real):
     def begin(time, log, applied_time_ms=0):
         real(time, log, 0)
+        time._seen_to, time._epoch = log.last_index, log.epoch
     return begin
+
+
+def _not_by_what_is_applied(real):
+    return lambda time, now_ms, applied_time_ms: real(time, now_ms, 0)
 
 
 # --- files
@@ -205,8 +214,8 @@ VARIANTS = [
             lambda: [wrapped(install, "on_snapshot", _any_transfer),
                      patch.dict("raftnet.raft.core._STEP", {
                          install.Snapshot: _any_transfer(install.on_snapshot)}),
-                     patch.object(SnapshotFile, "pieces", _unverified)], profile=_AWAY,
-            run_ms=20_000, limits=_SMALL),
+                     patch.object(SnapshotFile, "pieces", _unverified)], profile=_LEADERS,
+            run_ms=20_000, limits=_PIECES),
     Variant("members of the snapshot ignored", "the members stay those of the log",
             lambda: [patch.object(RaftLog, "_begin_memberships", _no_members)], profile=_AWAY,
             run_ms=20_000, limits=_SMALL),
@@ -215,16 +224,15 @@ VARIANTS = [
             run_ms=15_000, limits=_SMALL),
     Variant("waits not in the snapshot", "waiting dequeues are left out of the state",
             lambda: [wrapped(StateLoader, "finish", _without_waits)], profile=_LOSSES, run_ms=15_000, limits=_SMALL),
-    Variant("time begins anew", "behind a snapshot replicated time begins at zero",
+    Variant("time begins anew", "after a start replicated time is not that of snapshot and log",
             lambda: [wrapped(ReplicatedTime, "__init__", _began_at_zero),
-                     wrapped(ReplicatedTime, "follow", _from_zero)], profile=_AWAY,
-            run_ms=20_000, limits=_SMALL),
+                     wrapped(ReplicatedTime, "follow", _not_by_what_is_applied)], profile=_POWER),
     Variant("snapshot renamed before its sync", "a made snapshot is not synced",
             lambda: [patch("raftnet.rebuild.write_snapshot", _no_sync(snapshot.write_snapshot))],
             profile=_POWER),
     Variant("received snapshot not synced", "an install relies on what is only in the cache",
-            lambda: [patch.object(SnapshotFile, "sync", lambda file: None)], profile=_POWER,
-            run_ms=15_000),
+            lambda: [patch.object(SnapshotFile, "sync", lambda file: None)], profile=_AWAY_POWER, run_ms=20_000,
+            limits=_SMALL),
     Variant("new log renamed before its sync", "the log's successor is not synced",
             lambda: [wrapped(Successor, "finish", _copy_unsynced)], profile=_POWER),
     Variant("entries lost to a compaction", "what came while the log was copied is left out",
@@ -238,13 +246,13 @@ VARIANTS = [
                      wrapped(Succession, "step", _step_unsynced)], profile=_POWER),
     Variant("cut while a follower installs", "the log is cut under a follower that needs it",
             lambda: [wrapped(Snapshots, "_cut_jobs", lambda real: lambda self: _not_installing(
-                self, real))], profile=_AWAY,
-            run_ms=20_000, limits=_SMALL),
+                self, real))], profile=_LONG, run_ms=20_000, limits=_PIECES),
     Variant("healing under the old id", "meta stays where damaged files are set aside",
             lambda: [patch.object(damage, "HISTORY_NAMES", tuple(
                 name for name in damage.HISTORY_NAMES if name != META_NAME))], profile=_DAMAGE, run_ms=20_000),
     Variant("a cut log goes unnoticed", "the end of the log that meta knows is not compared",
-            lambda: [wrapped(opening, "_check_meta", _no_floor)], profile=_DAMAGE, run_ms=20_000),
+            lambda: [wrapped(opening, "_check_meta", _no_floor)], profile=_DAMAGE, run_ms=20_000,
+            limits={"log_bytes_min": 1 << 26}),
     Variant("a full disk acknowledges", "what found no room counts as written",
             lambda: [wrapped(Store, "perform", _pretends)], profile=_FULL),
     Variant("entries acknowledged with the vote", "on a full disk all promises leave with the "
