@@ -88,7 +88,7 @@ class ReadOnlyDisk:
         """Whether the file was there when all were opened."""
         return name in self._files
 
-    def open(self, name: str) -> int:
+    def open(self, name: str, make: bool = False) -> int:
         """A handle of a file that exists."""
         handle = os.dup(self._files[name][0])
         self._handles[handle] = name

@@ -72,15 +72,18 @@ class LogFile:
         """
         handle = disk.open(name, make=False)
         path = disk.path(name)
-        header = decode_header(disk.read_at(handle, 0, HEADER_BYTES), path)
-        if header.node_id != node_id:
-            raise CorruptFileError(path, 0, f"it is the log of node {header.node_id:016x}, and "
-                                   f"this is node {node_id:016x}")
-        log = cls(disk, handle, header, name)
         collecting = gc.isenabled()
         gc.disable()            # it would walk all entries so far, over and over
         try:
+            header = decode_header(disk.read_at(handle, 0, HEADER_BYTES), path)
+            if header.node_id != node_id:
+                raise CorruptFileError(path, 0, f"it is the log of node {header.node_id:016x}, "
+                                       f"and this is node {node_id:016x}")
+            log = cls(disk, handle, header, name)
             return log, log._replay(report, memory_bytes, stop_at)
+        except BaseException:
+            disk.close(handle)
+            raise
         finally:
             if collecting:
                 gc.enable()

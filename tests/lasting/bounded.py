@@ -96,7 +96,8 @@ class BoundedRun:
 
     def _idle(self, cluster: LocalCluster) -> None:
         """Nothing is written, once what the load left behind is done."""
-        files = wait_until(lambda: _quiet(cluster, min(1.0, self._idle_s)), 60.0, "the nodes come to rest")
+        files = wait_until(lambda: _quiet(cluster, min(1.0, self._idle_s)), _LIMIT_S,
+                           "the nodes come to rest")
         written = [written_bytes(node.pid) for node in cluster.nodes] if AVAILABLE else []
         time.sleep(self._idle_s)        # that nothing happens can only be waited for
         if _files(cluster) != files:

@@ -117,11 +117,11 @@ class FollowerTest(RaftTestCase):
         """Its window is not added to what waits for the disk."""
         cluster, core = self.held()
         cluster.step(1, 3, self.chunk(0, CHUNK))
-        cluster.step(2, 3, Snapshot(4, 9, 2, 500, 1, 0))
+        cluster.step(1, 3, Snapshot(3, 9, 2, 500, 1, 0))
         self.assertEqual(self.replies(cluster), [])
         cluster.sync(3)
         self.assertEqual(self.replies(cluster), [self.answer(0, CHUNK),
-                                                 SnapshotReply(4, 9, 2, 1, 0, 0)])
+                                                 SnapshotReply(3, 9, 2, 1, 0, 0)])
 
     def test_13_5_first_chunk_of_another_one_drops_the_partial(self):
         cluster, core = self.held()

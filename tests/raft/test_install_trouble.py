@@ -84,6 +84,8 @@ class HangingDiskTest(InstallTestCase):
         cluster = self.hanging()
         cluster.beat()
         self.assertEqual(self.waiting(cluster), WINDOW)
+        cluster.crash(1)
+        cluster.restart(1)
         cluster.elect(2)
         self.assert_leader(cluster, 2)
         cluster.replicate(2)

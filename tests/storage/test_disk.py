@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from unittest import mock
 
@@ -119,6 +120,41 @@ class DiskTest(unittest.TestCase):
         self.disk.close_all()
         other.lock()
         other.close_all()
+
+    def test_a_file_without_a_name_is_closed_without_waiting(self):
+        kept, lost = self.disk.open("kept"), self.disk.open("lost")
+        self.disk.remove("lost")
+        may_end, closed, close = threading.Event(), [], os.close
+
+        def slow_close(handle: int) -> None:
+            if handle == lost:
+                may_end.wait(30)
+            close(handle)
+            closed.append(handle)
+
+        with mock.patch("os.close", slow_close):
+            self.disk.close(lost)
+            self.disk.close(kept)
+            self.assertEqual(closed, [kept])
+            self.disk.close_all()           # which knows of it no more
+            may_end.set()
+            for thread in threading.enumerate():
+                if thread.name == "close":
+                    thread.join(30)
+        self.assertEqual(closed, [kept, lost])
+
+    def test_which_file_a_name_leads_to_and_none_is_made(self):
+        for disk in (self.disk, SimulatedDisk()):
+            handle = disk.open("file")
+            self.assertTrue(disk.is_named(handle, "file"))
+            disk.close(disk.open("other"))
+            disk.rename("other", "file")
+            self.assertFalse(disk.is_named(handle, "file"))
+            disk.remove("file")
+            self.assertFalse(disk.is_named(handle, "file"))
+            with self.assertRaisesRegex(StorageError, "file: cannot open"):
+                disk.open("file", make=False)
+            self.assertEqual(disk.list(), [])
 
     def test_the_simulated_disk_has_the_same_interface(self):
         for name in vars(Disk):

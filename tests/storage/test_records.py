@@ -71,6 +71,18 @@ class RecordsTest(unittest.TestCase):
         self.assertIsNone(records.find_voucher(_reader(data), len(data), records.HEADER_BYTES))
         self.assertLess(time.process_time() - begin, 1.0)
 
+    def test_a_search_ends_where_the_file_was_cut_meanwhile(self):
+        data, reads = bytes(1_000), []
+
+        def read(offset: int, count: int) -> bytes:
+            reads.append(offset)
+            self.assertLess(len(reads), 100)
+            return data[offset:offset + count]
+
+        for offset in (100, 940, 999, 1_000, 5_000):
+            reads.clear()
+            self.assertIsNone(records.find_voucher(read, 3_000_000, offset))
+
     def test_header(self):
         data = records.encode_header(7, 3, 99)
         self.assertEqual(len(data), records.HEADER_BYTES)

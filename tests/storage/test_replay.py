@@ -3,6 +3,7 @@
 import random
 import unittest
 
+from raftnet.errors import CorruptFileError
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage.logfile import LogFile
@@ -55,6 +56,28 @@ class ReplayTest(unittest.TestCase):
                 self.assertLessEqual(found[0].index, 6)
                 self.assertEqual([e.index for e in found],
                                  list(range(found[0].index, 7 + empties)))
+
+    def test_it_stops_at_the_first_record_of_an_entry(self):
+        disk = SimulatedDisk()
+        log = create_log(disk)
+        log.append(entries(1, 10))
+        log.append(entries(5, 8, term=2))
+        again = entries(7, 7, term=2)
+        log.append(again, {id(again[0])})       # the same one once more, which annuls 8@2
+        log.append(entries(8, 9, term=3))
+        log.append(entries(10, 10, term=3))
+        disk.spoil("log", log._offsets[-2] + 3)         # behind all that is asked for below
+        with self.assertRaises(CorruptFileError):
+            _replayed(disk, 1 << 20)
+        for stop_at, expected in (((7, 1), entries(1, 7)),
+                                  ((7, 2), entries(1, 4) + entries(5, 7, term=2)),
+                                  ((8, 2), entries(1, 4) + entries(5, 8, term=2))):
+            copy = copy_files(disk)
+            found, replayed = LogFile.open(copy, NODE_ID, nothing, 1 << 20, stop_at=stop_at)
+            self.assertEqual((replayed.entries, found.last), (expected, stop_at[::-1]))
+            self.assertEqual(found.read(1, 99, 1 << 20), expected)
+        with self.assertRaises(CorruptFileError):       # that one is not there
+            LogFile.open(copy_files(disk), NODE_ID, nothing, 0, stop_at=(8, 4))
 
     def test_no_batch_at_all(self):
         disk = SimulatedDisk()

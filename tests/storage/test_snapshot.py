@@ -63,6 +63,14 @@ class SnapshotTest(unittest.TestCase):
         make_snapshot(disk, SNAPSHOT_NAME, 7, 1, pieces())
         self.assertLess(max(ahead), 2 * snapshots.WRITE_BYTES)
 
+    def test_nothing_of_it_stays_on_a_full_disk(self):
+        for left in (0, 10, 90_000):
+            disk = SimulatedDisk()
+            disk.bytes_left = left
+            with self.assertRaises(DiskFullError):
+                make_snapshot(disk, "snapshot.made-1", 7, 1, [bytes(65536)] * 40)
+            self.assertEqual((disk.list(), disk.bytes_left), ([], left))
+
     def test_every_byte_flipped(self):
         data = _bytes()
         for offset in range(len(data)):

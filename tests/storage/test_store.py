@@ -4,11 +4,14 @@ import os
 import tempfile
 import unittest
 
-from raftnet.errors import (CorruptFileError, DirectoryLockedError, DiskFullError, StorageError)
+from raftnet.errors import (CorruptFileError, DamagedError, DirectoryLockedError, DiskFullError,
+                            StorageError)
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.membership import Member, Membership, encode_membership
 from raftnet.raft.types import HardState
+from raftnet.recovery import open_store as open_directory_of_a_node
 from raftnet.simulation.disk import SimulatedDisk
+from raftnet.storage.damage import HEALING_NAME, Healing, encode_healing
 from raftnet.storage.disk import Disk
 from raftnet.storage.store import Store
 from tests.storage.building import (CLUSTER_ID, NODE_ID, copy_files, entries, entry, founded, job,
@@ -220,6 +223,65 @@ class RefusalTest(unittest.TestCase):
         self.assertEqual((store.cluster_id, replayed(store), store.hard_state, store.boot),
                          (None, [], HardState(1), 2))
         self.assertRegex(lines[0], "simulated/log: founding or joining was interrupted")
+
+    def test_files_of_an_older_format_are_whole(self):
+        """They are shorter, and their checksums stand elsewhere: no damage all the same."""
+        older = {"identity": b"RNIDEN\0\1" + bytes(range(28)),
+                 "meta": (b"RNMETA\0\1" + bytes(range(44))).ljust(4096, b"\0") * 2,
+                 "log": b"RNLOG\0\0\1" + bytes(20),
+                 "snapshot": b"RNSNAP\0\1" + bytes(30),
+                 "healing": b"RNHEAL\0\1" + bytes(5)}
+        for with_history in (True, False):
+            for name, data in older.items():
+                disk = copy_files(self.disk)
+                if not with_history:
+                    disk = SimulatedDisk()
+                    open_store(disk).close()
+                disk.put(name, data)
+                if not with_history and name == "snapshot":
+                    continue        # refused whatever its format: the identity was lost
+                with self.subTest(name=name, with_history=with_history):
+                    self._refused(disk, StorageError, f"simulated/{name}: has format 1, this "
+                                  "program reads 2: start the program version that wrote it")
+                    with self.assertRaises(StorageError) as caught:
+                        open_store(disk)
+                    self.assertNotIsInstance(caught.exception, DamagedError)
+
+    def test_damage_where_nothing_was_begun_makes_another_node(self):
+        for change in ("meta", "meta and healing", "meta and unfinished", "meta, no log", "log"):
+            disk = SimulatedDisk()
+            store = founded(disk)
+            store.perform([job([], 5, 7)])
+            store.forget()
+            self.assertEqual((store.node_id, store.hard_state), (NODE_ID, HardState(5, 7)))
+            store.close()
+            damaged = bytearray(disk.get("log" if change == "log" else "meta"))
+            for offset in (10, 4096 + 10):
+                if offset < len(damaged):
+                    damaged[offset] ^= 1
+            disk.put("log" if change == "log" else "meta", bytes(damaged))
+            if change.endswith("healing"):
+                disk.put(HEALING_NAME, encode_healing(Healing((), CLUSTER_ID, True, 1)))
+            elif change.endswith("unfinished"):
+                disk.put("unfinished", b"")
+            elif change.endswith("no log"):
+                disk.remove("log")
+            lines = []
+            # As node.py does it: nothing is set aside, for nobody would know this node.
+            store = open_directory_of_a_node(disk, ["127.0.0.1:9"], "127.0.0.1:8", lambda: 99,
+                                             lines.append, 1 << 20)
+            with self.subTest(change=change):
+                self.assertEqual([n for n in disk.list() if n.startswith("damaged")], [])
+                self.assertEqual(store.healing is not None, change.endswith("healing"))
+                if change == "log":
+                    self.assertEqual((store.node_id, store.hard_state), (NODE_ID, HardState(5, 7)))
+                    continue
+                self.assertTrue([line for line in lines if "begun anew as another node" in line])
+                self.assertEqual((store.node_id, store.boot, store.hard_state),
+                                 (99, 1, HardState()))
+                if store.healing is None:
+                    store.found(CLUSTER_ID, entry(1))
+                    self.assertEqual(open_store(copy_files(disk)).last_index, 1)
 
     def test_files_never_renamed_into_place_are_removed(self):
         disk = copy_files(self.disk)

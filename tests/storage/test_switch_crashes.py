@@ -142,7 +142,7 @@ class SwitchCrashTest(unittest.TestCase):
     def _live(self, k: int, applied: bool, full: bool) -> None:
         disk, store = self._made()
         store.close()
-        promised = [store.last_index, HardState(3, 7)]
+        promised = [store._files.log.last, HardState(3, 7)]
         batches = [lambda s: [job(entries(13, 15, term=4), 4)],
                    lambda s: [compact_job(disk, 9, 1, 5), job(entries(16, 17, term=4))],
                    lambda s: [job(entries(14, 18, term=5), 5, 2)],
@@ -160,7 +160,7 @@ class SwitchCrashTest(unittest.TestCase):
                     store.perform(jobs)
                 except DiskFullError:
                     store.perform(jobs)
-                promised = [store.last_index, store.hard_state]
+                promised = [store._files.log.last, store.hard_state]
                 while not store.compaction_step(100):
                     pass
         except StorageError as error:
@@ -168,7 +168,8 @@ class SwitchCrashTest(unittest.TestCase):
             disk = disk.crash(randint_of(k))
             disk.fail_at(0)
             store = open_store(disk)
-            self.assertGreaterEqual(store.last_index, promised[0])
+            # A torn append may leave a part of the tail that replaces another one.
+            self.assertGreaterEqual(store._files.log.last, promised[0])
             self.assertGreaterEqual(store.hard_state.current_term, promised[1].current_term)
         else:
             disk.fail_at(0)

@@ -95,7 +95,8 @@ class LookingBack(unittest.TestCase):
         """Make one up to `index`; the log begins after `base_index`."""
         disk = Disk(self.directory)
         meta = make_snapshot(disk, Config(), SnapshotOrder(
-            "snapshot.made-1", index, self.machine_at(index).digest, self.store.cluster_id))
+            "snapshot.made-1", index, self.entries[index - 1].term, self.machine_at(index).digest,
+            self.store.cluster_id))
         self.store.perform([Job(2, None, [], compact=Compaction("snapshot.made-1", meta,
                                                                 base_index))])
         while self.store.compacting and not self.store.compaction_step():
