@@ -20,6 +20,7 @@ from raftnet.machine.machine import Machine
 from raftnet.machine.state import StateLoader
 from raftnet.raft.types import Snapshot, SnapshotId, SnapshotMeta
 from raftnet.rebuild import SnapshotOrder, check_machine
+from raftnet.storage.records import HEADER_BYTES
 from raftnet.storage.snapshot import MADE_PREFIX, RECEIVED_NAME, SnapshotFile
 from raftnet.storage.store import Job
 from raftnet.storage.succession import Compaction
@@ -110,10 +111,12 @@ class Snapshots:
         if replica.raft.log.commit_index - applied > _BEHIND_ENTRIES_MAX:
             return False    # as after a start: one of so little would be made for nothing
         held_bytes = self._current.meta.size if self._current is not None else 0
-        # What came while one was made counts too; after a cut that failed, so does all the rest.
-        store = replica.store
-        grown = store.log_bytes if store.compaction_failed else store.bytes_behind(self.index)
-        return grown > max(self._config.log_bytes_min, self._config.log_per_snapshot * held_bytes)
+        # What came while one was made counts too, and so does all where a cut was not finished.
+        store, config = replica.store, self._config
+        grown = store.bytes_behind(self.index)
+        if store.log_bytes - HEADER_BYTES - grown > max(config.tail_bytes, config.log_bytes_min):
+            grown = store.log_bytes
+        return grown > max(config.log_bytes_min, config.log_per_snapshot * held_bytes)
 
     def _decide(self) -> None:
         replica = self._replica

@@ -230,7 +230,7 @@ class Faults:
         if raft is not None and raft.incoming is not None and chosen.random() < 0.1:
             kills -= 1
             how = chosen.random()
-            if how < 0.2:
+            if how < 0.2 and not raft.incoming.written:
                 self._disks.spoil_received(away)
             elif how < 0.4:
                 self._crash_leaders()

@@ -82,8 +82,7 @@ def why_too_long(node) -> str:
         return (f"{node.address} has {behind} bytes of log behind its snapshot, and makes a new "
                 f"one after {grown}")
     kept = store.log_bytes - behind
-    if kept > max(limits.tail_bytes, limits.log_bytes_min) + _SLACK_BYTES and (
-            not store.compaction_failed):
+    if kept > max(limits.tail_bytes, limits.log_bytes_min, grown) + _SLACK_BYTES:
         return f"the log of {node.address} keeps {kept} bytes before its snapshot"
     made = [name for name in node.disk.list() if name.startswith(MADE_PREFIX)]
     if len(made) > 1:
