@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
-    _bytecode = tempfile.TemporaryDirectory(prefix="raftnet-bytecode-")
+    # A child of a node that was killed may still write there.
+    _bytecode = tempfile.TemporaryDirectory(prefix="raftnet-bytecode-", ignore_cleanup_errors=True)
     os.environ["PYTHONPYCACHEPREFIX"] = _bytecode.name
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
