@@ -403,6 +403,8 @@ class Replica:
             self._apply(entry)
         if ready.received is not None:
             self.snapshots.received(ready.received)
+        if ready.doubted is not None:
+            self.snapshots.doubted(ready.doubted)
         for token, index in ready.reads:
             self.reads.confirmed(token, index)
 

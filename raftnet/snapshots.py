@@ -50,6 +50,7 @@ class Snapshots:
         self._kept: dict[SnapshotFile, int] = {}    # replaced ones, and until when
         self._building: Iterator[int] | None = None
         self._built: tuple[SnapshotMeta, Machine] | None = None
+        self._verifying: Iterator[int] | None = None
         self._replaced: Iterator[None] | None = None    # a machine that is given back in slices
 
     def begin(self) -> None:
@@ -195,10 +196,11 @@ class Snapshots:
     def _base(self, index: int) -> int:
         """Behind which entry the log is to begin: a tail stays, and more of it for followers that
         are heard and need it."""
-        replica, config = self._replica, self._config
+        replica, config, raft = self._replica, self._config, self._replica.raft
         base_index = replica.store.index_before(index, config.tail_bytes)
-        needed = min([progress.match_index for progress in replica.raft.progress.values()
-                      if progress.was_heard], default=index)
+        needed = min([progress.match_index for node_id, progress in raft.progress.items()
+                      if progress.heard_within(raft.timeout_of(node_id), raft.now_ms)],
+                     default=index)
         if needed < base_index:
             base_index = max(needed, replica.store.index_before(
                 index, max(config.tail_bytes, config.log_bytes_min)))
@@ -277,7 +279,8 @@ class Snapshots:
             replica.refuse(client, request_id, ErrorCode.BUSY, "too many wait for a snapshot")
         else:
             self._retry_ms = 0
-            self._askers.append((client, request_id, applied))
+            # One entry at least: before the first there is nothing to be answered with.
+            self._askers.append((client, request_id, max(applied, 1)))
 
     def _answer(self, client, request_id: int) -> None:
         meta = self._current.meta
@@ -307,7 +310,26 @@ class Snapshots:
     @property
     def is_busy(self) -> bool:
         """Whether slices wait to be worked on: the next turn should follow at once."""
-        return self._building is not None or self._replaced is not None
+        return (self._building is not None or self._replaced is not None
+                or self._verifying is not None)
+
+    def doubted(self, identity: SnapshotId) -> None:
+        """A follower says that what it received is not that snapshot: is this node's file whole?"""
+        if (self._verifying is None and self._current is not None
+                and self._current.meta.identity == identity):
+            self._replica.actions.say("install", "a follower refuses the snapshot up to entry %d: "
+                                      "verifying it", identity.index, level=WARNING)
+            self._verifying = self._verify(self._current)
+
+    def _verify(self, file: SnapshotFile) -> Iterator[int]:
+        """Gives the bytes of each piece. Raises CorruptFileError: the node ends, and heals at its
+        next start."""
+        for piece in file.pieces():
+            yield len(piece)
+            if file.closed:
+                return
+        self._replica.actions.say("install", "the snapshot up to entry %d is whole here",
+                                  file.meta.index)
 
     def received(self, identity: SnapshotId) -> None:
         """All bytes of it are here: build it, slice by slice."""
@@ -316,14 +338,19 @@ class Snapshots:
     def _go_on(self) -> None:
         if self._replaced is not None and next(self._replaced, True):
             self._replaced = None
-        if self._building is None:
-            return
+        self._building = self._slice(self._building)
+        self._verifying = self._slice(self._verifying)
+
+    def _slice(self, work: Iterator[int] | None) -> Iterator[int] | None:
+        """Go on with it for a slice; None where nothing is left."""
+        if work is None:
+            return None
         left = self._config.slice_bytes
-        for size in self._building:
+        for size in work:
             left -= size
             if left <= 0:
-                return
-        self._building = None
+                return work
+        return None
 
     def _build(self, identity: SnapshotId) -> Iterator[int]:
         """Gives the bytes of each piece that was done."""

@@ -12,7 +12,7 @@ from raftnet.raft.membership import encode_membership
 from raftnet.raft.types import HardState
 from raftnet.rebuild import SnapshotOrder, make_snapshot
 from raftnet.simulation.disk import SimulatedDisk
-from raftnet.storage.store import Job
+from raftnet.storage.store import Compaction, Job
 from tests.storage.building import (CLUSTER_ID, MEMBERSHIP, compact_job, install_job,
                                     open_store)
 
@@ -28,11 +28,14 @@ class BesideANode(unittest.TestCase):
         self.store.found(CLUSTER_ID, encode_entry(1, 1, EntryKind.MEMBERSHIP,
                                                   encode_membership(MEMBERSHIP)))
         for first in range(2, 31):          # the later ones vouch for the earlier ones
-            self.store.perform([Job(1, HardState(1), [encode_entry(first, 1, EntryKind.EMPTY, b"")])])
+            entry = encode_entry(first, 1, EntryKind.EMPTY, b"")
+            self.store.perform([Job(1, HardState(1), [entry])])
         config = Config()
         machine = Machine(config.machine, config.wire)
         for entry in self.store.read_entries(1, 1 << 20)[:20]:
             machine.apply(entry)
+            if entry.index == 5:
+                self.order_5 = SnapshotOrder(NAME, 5, 1, machine.digest, CLUSTER_ID)
         self.order = SnapshotOrder(NAME, 20, 1, machine.digest, CLUSTER_ID)
 
     def make(self, **changed):
@@ -67,16 +70,19 @@ class BesideANode(unittest.TestCase):
             while not self.store.compaction_step():
                 pass
 
-        def snapshot_only() -> None:
+        def snapshot_appears() -> None:
             self.store.perform([compact_job(self.disk, 10, 1, 0, number=7)])
 
         def forget() -> None:
             self.disk.remove("log")
 
         real = rebuild.rebuild
-        for meanwhile in (install, compact, snapshot_only, forget):
+        for meanwhile in (install, compact, snapshot_appears, forget):
             with self.subTest(meanwhile=meanwhile.__name__):
                 self.setUp()
+                if meanwhile is not snapshot_appears:
+                    meta = make_snapshot(self.disk, Config(), self.order_5)
+                    self.store.perform([Job(1, None, [], compact=Compaction(NAME, meta, 0))])
                 self.spoil(7)
 
                 def replaced(*words, **named):

@@ -1,9 +1,13 @@
 """Snapshots at replicas: making and cutting, installing, what clients are given."""
 
 import unittest
+from unittest import mock
 
 from raftnet.config import Config, RaftConfig, SnapshotConfig
-from raftnet.errors import ErrorCode
+from raftnet.errors import CorruptFileError, ErrorCode
+from raftnet.rebuild import make_snapshot
+from raftnet.snapshots import Snapshots
+from raftnet.storage.succession import Succession
 from raftnet.wire import commands, requests, snapshots
 from raftnet.wire.frames import Kind
 from tests.replicas import Nodes, ReplicaCase
@@ -67,6 +71,36 @@ class TestMaking(SnapshotCase):
             self.assertGreater(node.replica.raft.log.base_index, 10)
             self.assertGreater(node.replica.snapshots.index, node.replica.raft.log.base_index)
         self.assertLess(largest, 8_000)
+
+    def test_a_cut_that_a_crash_interrupted_is_made_up_for(self):
+        nodes = self.begin(small(log_bytes_min=2_000))
+        node = nodes.serving()
+        with mock.patch.object(Succession, "_begin_successor", lambda *_: None):
+            self.pass_messages(nodes, 40)
+            nodes.run_until(nodes.settled)
+            self.assertGreater(node.replica.snapshots.index, 0)
+            self.assertEqual(node.replica.store.log_base_index, 0)
+            for address in ADDRESSES:
+                nodes.kill(address)
+        for address in ADDRESSES:
+            nodes.revive(address)
+        nodes.run_until(lambda: nodes.serving() is not None and nodes.settled())
+        self.pass_messages(nodes, 2)
+        nodes.run_until(lambda: node.replica.store.log_base_index > 0)
+
+    def test_what_came_while_one_was_made_counts(self):
+        nodes = self.begin(small(log_bytes_min=2_000))
+        held = []
+        with mock.patch("tests.replicas.make_snapshot",
+                        lambda disk, config, order: held.append(order)), \
+                mock.patch.object(Snapshots, "made", lambda *_: None):
+            self.pass_messages(nodes, 60)
+        for node in nodes.alive():
+            snapshots_of = node.replica.snapshots
+            make_snapshot(node.disk, nodes.config, snapshots_of._order)
+            snapshots_of.made(snapshots_of._order)
+        nodes.run_until(lambda: all(n.replica.store.bytes_behind(n.replica.snapshots.index) < 2_500
+                                    for n in nodes.alive()))
 
     def test_a_restart_begins_at_the_snapshot(self):
         nodes = self.begin()
@@ -209,6 +243,26 @@ class TestInstalling(SnapshotCase):
         self.assertTrue(any("is refused" in line for line in node.lines.lines), node.lines.lines)
 
 
+    def test_a_leader_whose_own_file_is_damaged_ends(self):
+        nodes = self.begin(small(log_bytes_min=1_000_000))
+        away = next(a for a in ADDRESSES if nodes.nodes[a] is not nodes.serving())
+        nodes.kill(away)
+        self.pass_messages(nodes, 40)
+        leader = nodes.serving()
+        nodes.config.snapshot.tail_bytes = 0
+        self.read_snapshot(nodes, leader)
+        nodes.run_until(lambda: leader.replica.raft.log.base_index > 30)
+        handle = leader.disk.open("snapshot")
+        byte = leader.disk.read_at(handle, 400, 1)
+        leader.disk.write_at(handle, 400, bytes([byte[0] ^ 1]))
+        leader.disk.close(handle)
+        nodes.revive(away)
+        with self.assertRaises(CorruptFileError) as raised:
+            nodes.run_until(nodes.settled)
+        self.assertIn("127.0.0.1", raised.exception.path)
+        self.assertTrue(any("verifying it" in line for line in leader.lines.lines))
+
+
 class TestGiving(SnapshotCase):
     """What a client is given."""
 
@@ -222,6 +276,16 @@ class TestGiving(SnapshotCase):
         self.assertEqual(data, leader.disk.get("snapshot"))
         again, _ = self.read_snapshot(nodes, leader)
         self.assertEqual(again, taken)
+
+    def test_one_that_has_applied_nothing_yet_answers_later(self):
+        nodes = self.begin()
+        address = next(a for a in ADDRESSES if nodes.nodes[a] is not nodes.serving())
+        nodes.kill(address)
+        nodes.revive(address)
+        node = nodes.nodes[address]
+        self.assertEqual(node.replica.machine.applied_index, 0)
+        taken, _ = self.read_snapshot(nodes, node)
+        self.assertGreater(taken.index, 0)
 
     def test_only_the_leader_or_whoever_is_asked_itself(self):
         nodes = self.begin()

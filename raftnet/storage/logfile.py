@@ -68,7 +68,8 @@ class LogFile:
 
         Before anything else is done with it, `settle`. A long replay tells `report` how far it
         is. With `stop_at`, (index, term) of an entry, the first record of that is the last one:
-        all up to it is right then (log matching), and the log is only for reading. Raises CorruptFileError with the offset where synced bytes are damaged.
+        all up to it is right then (log matching), and the log is only for reading.
+        Raises CorruptFileError with the offset where synced bytes are damaged.
         """
         handle = disk.open(name, make=False)
         path = disk.path(name)

@@ -112,9 +112,9 @@ def _founders_for_ever(greetings):
 
 
 def _note_replayed(real):
-    def run(replica, entries):
-        replica.machine.replayed = len(entries)
-        real(replica, entries)
+    def run(replica, log):
+        replica.machine.replayed = log.last_index
+        real(replica, log)
     return run
 
 

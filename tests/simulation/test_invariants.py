@@ -4,7 +4,8 @@ import unittest
 from types import SimpleNamespace
 
 from raftnet.raft.entry import HEADER_BYTES, EntryKind, encode_entry
-from raftnet.raft.types import HardState
+from raftnet.raft.membership import Membership
+from raftnet.raft.types import HardState, SnapshotMeta
 from raftnet.simulation.promises import InvariantError, Promises
 
 NODE = "127.0.0.1:5001"
@@ -23,7 +24,23 @@ def _node(node_id: int = NODE_ID, old_copy: bool = False):
 
 
 def _job(*terms: int, state: HardState | None = None):
-    return SimpleNamespace(hard_state=state, entries=_entries(*terms))
+    return SimpleNamespace(hard_state=state, entries=_entries(*terms), install=None)
+
+
+def _meta(index: int, term: int) -> SnapshotMeta:
+    return SnapshotMeta(index, term, 1, Membership(CLUSTER, ()), 0, 100, 0)
+
+
+def _store(node_id: int, cluster_id, state: HardState, terms, base: int = 0,
+           snapshot: SnapshotMeta | None = None):
+    """A directory whose log has entries of these terms behind `base`."""
+    log = [encode_entry(base + at, term, EntryKind.BATCH, b"payload")
+           for at, term in enumerate(terms, 1)]
+    return SimpleNamespace(
+        node_id=node_id, cluster_id=cluster_id, hard_state=state, log_base_index=base,
+        last_index=base + len(log), snapshot=snapshot and SimpleNamespace(meta=snapshot),
+        last_term=terms[-1] if terms else snapshot.term if snapshot else 0,
+        read_entries=lambda first, count: log[first - base - 1:])
 
 
 class ReopenedTest(unittest.TestCase):
@@ -34,11 +51,10 @@ class ReopenedTest(unittest.TestCase):
         self.promises.durable(_node(), [_job(1, 2, 2, 3, state=HardState(3, 7))])
 
     def reopen(self, *terms: int, state=HardState(3, 7), cluster_id=CLUSTER,
-               node_id=NODE_ID) -> None:
+               node_id=NODE_ID, base: int = 0, snapshot: SnapshotMeta | None = None) -> None:
         """The node starts again with a log of these terms."""
-        self.promises.reopened(NODE, SimpleNamespace(
-            node_id=node_id, cluster_id=cluster_id, hard_state=state, entries=_entries(*terms)),
-            CLUSTER)
+        self.promises.reopened(NODE, _store(node_id, cluster_id, state, terms, base, snapshot),
+                               CLUSTER)
 
     def test_all_of_it_is_there(self):
         self.reopen(1, 2, 2, 3)
@@ -59,6 +75,23 @@ class ReopenedTest(unittest.TestCase):
         for state in (HardState(2, 7), HardState(3, 0), HardState(3, 8)):
             with self.subTest(state=state), self.assertRaisesRegex(InvariantError, "term and vote"):
                 self.reopen(1, 2, 2, 3, state=state)
+
+    def test_what_a_snapshot_contains_is_held(self):
+        self.reopen(2, 3, base=2, snapshot=_meta(3, 2))
+        self.reopen(base=9, snapshot=_meta(9, 3))
+
+    def test_a_snapshot_does_not_stand_for_what_follows_it(self):
+        with self.assertRaisesRegex(InvariantError, "lacks entry 4"):
+            self.reopen(base=3, snapshot=_meta(3, 2))
+
+    def test_an_installed_snapshot_takes_the_place_of_the_log(self):
+        node = _node()
+        for meta, last in ((_meta(3, 2), 4), (_meta(8, 3), 8)):
+            self.promises.durable(node, [SimpleNamespace(hard_state=None, entries=[],
+                                                         install=meta)])
+            self.assertEqual(self.promises.of(NODE_ID).last_index, last)
+        with self.assertRaisesRegex(InvariantError, "lacks the snapshot up to entry 8"):
+            self.reopen(1, 2, 2, 3)
 
     def test_the_cluster_is_forgotten(self):
         with self.assertRaisesRegex(InvariantError, "forgot its cluster"):

@@ -95,8 +95,8 @@ class InstallTest(Reopening):
         self.assert_reopens(disk, store)
 
     def test_an_intact_directory_stays_so_when_a_second_try_crashes(self):
-        """Onto a log that ends in a higher term: the floor that was low enough at the first try must
-        not be raised by a vote before the second one."""
+        """Onto a log that ends in a higher term: the floor that was low enough at the first try
+        must not be raised by a vote before the second one."""
         tried = 0
         for k in range(1, 22):
             for again in range(25):
