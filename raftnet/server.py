@@ -197,6 +197,8 @@ class Server:
             self._worker.submit(job)
         if turn.order is not None:
             self._snapshots.start(turn.order)
+        elif self.replica.snapshots.is_late:
+            self._snapshots.hurry()
         for connection, request_id, kind, body in turn.answers:
             connection.send(kind, request_id, body)
 

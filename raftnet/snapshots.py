@@ -111,13 +111,24 @@ class Snapshots:
             return True
         if replica.raft.log.commit_index - applied > _BEHIND_ENTRIES_MAX:
             return False    # as after a start: one of so little would be made for nothing
-        held_bytes = self._current.meta.size if self._current is not None else 0
         # What came while one was made counts too, and so does all where a cut was not finished.
         store, config = replica.store, self._config
         grown = store.bytes_behind(self.index)
         if store.log_bytes - HEADER_BYTES - grown > max(config.tail_bytes, config.log_bytes_min):
             grown = store.log_bytes
-        return grown > max(config.log_bytes_min, config.log_per_snapshot * held_bytes)
+        return grown > self._trigger_bytes
+
+    @property
+    def _trigger_bytes(self) -> int:
+        """How much of the log there may be behind the snapshot."""
+        held_bytes = self._current.meta.size if self._current is not None else 0
+        return max(self._config.log_bytes_min, self._config.log_per_snapshot * held_bytes)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the one that is being made should hurry: the log grows meanwhile."""
+        return (self._order is not None and self._made is None
+                and self._replica.store.log_bytes > 2 * self._trigger_bytes)
 
     def _decide(self) -> None:
         replica = self._replica
@@ -225,12 +236,12 @@ class Snapshots:
     def _replaced_file(self) -> None:
         """Another snapshot has taken the place of the one before."""
         replica = self._replica
-        old, self._current = self._current, replica.store.snapshot
-        if old is not None:
+        self._current = replica.store.snapshot
+        for old in replica.store.take_replaced():
             self._kept[old] = replica.now_ms + self._config.kept_ms
-            if len(self._kept) > self._config.kept_max:   # each takes its size of the disk
-                self._kept.pop(oldest := min(self._kept, key=self._kept.get))
-                oldest.close()
+        while len(self._kept) > self._config.kept_max:      # each takes its size of the disk
+            self._kept.pop(oldest := min(self._kept, key=self._kept.get))
+            oldest.close()
         meta = self._current.meta
         replica.raft.snapshot_made(meta)
         waiting, self._askers = self._askers, []
