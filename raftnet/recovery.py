@@ -16,11 +16,12 @@ import os
 from collections.abc import Callable
 
 from raftnet.config import Config
-from raftnet.errors import DamagedError, StorageError
+from raftnet.errors import CorruptFileError, DamagedError, StorageError
 from raftnet.founding import cluster_id_of
 from raftnet.machine.state import encode_state
 from raftnet.raft.membership import Membership
 from raftnet.rebuild import load_machine, rebuild
+from raftnet.storage.damage import HEALING_NAME
 from raftnet.storage.disk import Disk
 from raftnet.storage.logfile import LOG_NAME
 from raftnet.storage.metafile import (META_NAME, SLOT_BYTES, SLOT_OFFSETS, decode_slot,
@@ -39,6 +40,8 @@ def open_store(disk, contacts: list[str], own_address: str, make_node_id: Callab
     try:
         return Store.open(disk, make_node_id, report, memory_bytes)
     except DamagedError as error:
+        if isinstance(error, CorruptFileError) and error.path == disk.path(HEALING_NAME):
+            raise               # where it belongs is what cannot be read
         _set_aside(disk, error, contacts, own_address, report, refuse)
     return Store.open(disk, make_node_id, report, memory_bytes)
 
@@ -50,7 +53,8 @@ def _set_aside(disk, error: DamagedError, contacts: list[str], own_address: str,
         contacts = _others(disk, membership, own_address, error)
     contacts = list(dict.fromkeys(a for a in contacts if a and a != own_address))
     if refuse:
-        raise error
+        raise StorageError(f"{error}; to come back with what {', '.join(contacts) or 'others'} "
+                           "hold, start without --no-healing") from error
     if not contacts:
         raise StorageError(f"{error}; which cluster it belongs to cannot be read any more: start "
                            "with --join and the address of a member to be taken in anew, or "

@@ -236,7 +236,7 @@ class Server:
 
     def _snapshot_ended(self, order: SnapshotOrder, word: str, text: str) -> None:
         snapshots = self.replica.snapshots
-        if word == "damaged":
+        if word == "damaged" and snapshots.is_current(order):
             raise StorageError(text)
         if word == "made":
             snapshots.made(order)

@@ -153,9 +153,13 @@ class Snapshots:
         """The process that makes one tells how far it is."""
         self._replica.actions.say("snapshot progress", "%s", text)
 
+    def is_current(self, order: SnapshotOrder) -> bool:
+        """Whether that one is still wanted: not after this node has left its cluster."""
+        return order is self._order
+
     def made(self, order: SnapshotOrder) -> None:
         """The file is there."""
-        if order is not self._order:
+        if not self.is_current(order):
             return
         made = SnapshotFile.open(self._replica.store.disk, order.name)
         self._made = made.meta
@@ -165,8 +169,8 @@ class Snapshots:
 
     def failed(self, order: SnapshotOrder, reason: str) -> None:
         """It could not be made; the log stays as it is."""
-        if order is not self._order:
-            return              # of a cluster that this node has left
+        if not self.is_current(order):
+            return
         if self._replica.store.disk.exists(order.name):
             self._replica.store.disk.remove(order.name)     # a part of it: it takes up space
         self._order = None

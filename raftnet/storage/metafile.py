@@ -158,8 +158,7 @@ def _choose(slots: list[MetaState | None], path: str) -> int:
     """Which slot to believe (see the table above); raises CorruptFileError."""
     first, second = slots
     if first is None and second is None:
-        raise CorruptFileError(path, SLOT_OFFSETS[0], "neither copy of term and vote is valid: "
-                               "move the directory away, the cluster takes the node in anew")
+        raise CorruptFileError(path, SLOT_OFFSETS[0], "neither copy of term and vote is valid")
     if first is None:
         return 1
     if second is None or first == second or first.sequence == second.sequence + 1:
@@ -211,8 +210,7 @@ def decode_identity(data: bytes, path: str) -> Identity:
                                f"the file must be {IDENTITY_BYTES} bytes long")
     magic, file_format, cluster_id, node_id, checksum = _IDENTITY.unpack(data)
     if magic != _IDENTITY_MAGIC or crc32(data[:-4]) != checksum:
-        raise CorruptFileError(path, 0, "the checksum does not match: restore this file, or move "
-                               "the directory away and the cluster takes the node in anew")
+        raise CorruptFileError(path, 0, "the checksum does not match")
     check_format(file_format, path)
     return Identity(cluster_id, node_id)
 

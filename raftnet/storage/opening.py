@@ -20,8 +20,6 @@ from raftnet.storage.records import HEADER_BYTES, decode_header
 from raftnet.storage.replay import Replayed, Report
 from raftnet.storage.snapshot import SNAPSHOT_NAME, SnapshotFile
 
-_START_ANEW = ("restore the file, or move the directory away and the cluster takes the node in "
-               "anew")
 _NOTHING = Replayed(0, 0, [], [], [])
 
 
@@ -79,7 +77,7 @@ def _open_with_history(disk, identity: Identity, report: Report, memory_bytes: i
     for name in (META_NAME, LOG_NAME):
         if not disk.exists(name):
             raise DamagedError(f"{disk.path(name)}: missing, although the directory belongs to a "
-                               f"cluster: {_START_ANEW}")
+                               "cluster")
     meta = MetaFile.open(disk)
     if meta.state.node_id != identity.node_id:
         raise CorruptFileError(disk.path(IDENTITY_NAME), 0, "names another node than meta: the "
@@ -125,7 +123,7 @@ def _fits(disk, snapshot: SnapshotFile | None, log: LogFile) -> bool:
     if snapshot is None:
         if log.base_index:
             raise DamagedError(f"{path}: missing, although the log begins after entry "
-                               f"{log.base_index}: {_START_ANEW}")
+                               f"{log.base_index}")
         return True
     if snapshot.meta.index < log.base_index:
         raise CorruptFileError(path, 0, f"it ends with entry {snapshot.meta.index}, although the "
@@ -206,22 +204,21 @@ def _refuse_lost_history(disk, report: Report) -> None:
     lost, and nothing is deleted by itself."""
     lost = f"{disk.path(IDENTITY_NAME)}: missing, although"
     if disk.exists(SNAPSHOT_NAME):
-        raise DamagedError(f"{lost} there is a snapshot: {_START_ANEW}")
+        raise DamagedError(f"{lost} there is a snapshot")
     log_bytes, base_index = _log_size(disk)
     if base_index:
-        raise DamagedError(f"{lost} the log begins after entry {base_index}: {_START_ANEW}")
+        raise DamagedError(f"{lost} the log begins after entry {base_index}")
     if log_bytes <= HEADER_BYTES:
         return
     if not disk.exists(META_NAME):
-        raise DamagedError(f"{disk.path(META_NAME)}: missing, although the log holds entries: "
-                           f"{_START_ANEW}")
+        raise DamagedError(f"{disk.path(META_NAME)}: missing, although the log holds entries")
     log, _ = LogFile.open(disk, MetaFile.open(disk).state.node_id, report, 0)
     count = log.last_index
     void = count <= 1 or all(promises_nothing(entry) for first in range(1, count + 1, 1_000)
                              for entry in log.read(first, first + 999, 1 << 30))
     log.close()
     if not void:
-        raise DamagedError(f"{lost} the log holds {count} entries: {_START_ANEW}")
+        raise DamagedError(f"{lost} the log holds {count} entries")
     report(f"{disk.path(LOG_NAME)}: founding or joining was interrupted: begun anew")
 
 

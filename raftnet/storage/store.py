@@ -372,8 +372,13 @@ class Store:
                 return entries      # None: another log took its place just now
 
     def close(self) -> None:
-        """Close all files and give up the lock; nothing is left to sync."""
-        self._disk.close_all()
+        """Close all files and give up the lock; nothing is left to sync, and where the log ends is
+        noted: it must not end below that at the next start. Raises StorageError."""
+        try:
+            if self.cluster_id is not None:
+                self._meta.write_floor()
+        finally:
+            self._disk.close_all()
 
 
 def _check_promise(old: HardState, new: HardState) -> None:

@@ -1,6 +1,7 @@
 """The real disk: what it does, and what its errors say."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from unittest import mock
 
 from raftnet.errors import DirectoryLockedError, DiskFullError, StorageError
 from raftnet.simulation.disk import SimulatedDisk
+from raftnet.storage import disk as disk_module
 from raftnet.storage.disk import Disk
 
 _LOCK_IN_CHILD = """
@@ -142,6 +144,27 @@ class DiskTest(unittest.TestCase):
                 if thread.name == "close":
                     thread.join(30)
         self.assertEqual(closed, [kept, lost])
+
+    @unittest.skipUnless(hasattr(fcntl, "F_SETLEASE"), "only Linux tells who has a file open")
+    def test_a_file_without_a_name_is_freed_in_pieces_unless_it_is_read_elsewhere(self):
+        data = bytes(range(200)) * 100
+        for flags in (None, os.O_RDONLY, os.O_RDWR):
+            handle, sizes, cut = self.disk.open("file"), [], os.ftruncate
+            self.disk.write_at(handle, 0, data)
+            reader = None if flags is None else os.open(self.disk.path("file"), flags)
+            self.disk.remove("file")
+            with (mock.patch.object(disk_module, "_FREED_BYTES", 6_000),
+                  mock.patch("os.ftruncate", lambda h, size: (sizes.append(size), cut(h, size)))):
+                self.disk.close(handle)
+                for thread in threading.enumerate():
+                    if thread.name == "close":
+                        thread.join(30)
+            if reader is None:
+                self.assertEqual(sizes, [14_000, 8_000, 2_000, 0])
+                continue
+            self.assertEqual(sizes, [])
+            self.assertEqual(os.pread(reader, 30_000, 0), data)
+            os.close(reader)
 
     def test_which_file_a_name_leads_to_and_none_is_made(self):
         for disk in (self.disk, SimulatedDisk()):

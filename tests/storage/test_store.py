@@ -175,6 +175,13 @@ class RefusalTest(unittest.TestCase):
         self.assertEqual({name: disk.get(name) for name in disk.list()}, before)
         disk.lock()     # it was given up
 
+    def test_a_stopped_node_notes_where_its_log_ends(self):
+        whole = self.disk.get("log")
+        for cut in (1, 30, 60, 100):
+            disk = copy_files(self.disk)
+            disk.put("log", whole[:-cut])
+            self._refused(disk, DamagedError, "was cut|ends")
+
     def _without(self, *names: str) -> SimulatedDisk:
         disk = copy_files(self.disk)
         for name in names:
