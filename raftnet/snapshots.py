@@ -285,6 +285,9 @@ class Snapshots:
         if self._current is not None and self.index >= applied:
             self._answer(client, request_id)
             return
+        if not applied:     # and a node that was removed never hears what is committed
+            replica.refuse(client, request_id, ErrorCode.NOT_READY, "nothing is applied here yet")
+            return
         if replica.disk_full:
             replica.refuse(client, request_id, ErrorCode.DISK_FULL, _FULL)
             return
@@ -294,8 +297,7 @@ class Snapshots:
             replica.refuse(client, request_id, ErrorCode.BUSY, "too many wait for a snapshot")
         else:
             self._retry_ms = 0
-            # One entry at least: before the first there is nothing to be answered with.
-            self._askers.append((client, request_id, max(applied, 1)))
+            self._askers.append((client, request_id, applied))
 
     def _answer(self, client, request_id: int) -> None:
         meta = self._current.meta

@@ -277,13 +277,16 @@ class TestGiving(SnapshotCase):
         again, _ = self.read_snapshot(nodes, leader)
         self.assertEqual(again, taken)
 
-    def test_one_that_has_applied_nothing_yet_answers_later(self):
+    def test_one_that_has_applied_nothing_yet_says_so(self):
         nodes = self.begin()
         address = next(a for a in ADDRESSES if nodes.nodes[a] is not nodes.serving())
         nodes.kill(address)
         nodes.revive(address)
         node = nodes.nodes[address]
         self.assertEqual(node.replica.machine.applied_index, 0)
+        answer = nodes.answer_to(node, Kind.TAKE_SNAPSHOT, snapshots.encode_take_snapshot(True))
+        self.assert_error(answer, ErrorCode.NOT_READY)
+        nodes.run_until(lambda: node.replica.machine.applied_index > 0)
         taken, _ = self.read_snapshot(nodes, node)
         self.assertGreater(taken.index, 0)
 

@@ -4,7 +4,8 @@
 Each seed is a cluster of real Replicas in one process: for 30 simulated seconds things go wrong
 (crashes, power losses, cut and slow links, slow, hung, full and failing disks, stopped processes,
 clocks at other speeds; members that come, go, move, are stopped, set and removed; emptied, damaged
-and restored directories), and after every event what must never happen is looked for. Then
+and restored directories; followers that are away until they need a snapshot, and interrupted
+installs), and after every event what must never happen is looked for. Then
 everything heals, and a leader must be there, every client be answered, every node be where it
 belongs, and no acknowledged message be lost, doubled or out of order. The same seed gives the same
 course, to the bit, everywhere: its hash says so.

@@ -2,10 +2,10 @@
 
 Rules: every node runs and is reached. Then a leader is there, every client and every operator is
 answered, all members whose data is whole are equal, emptied and healed nodes are members again and
-twins are no more, logs are cut, learners are voters unless they stay learners, a target that can be reached is reached, and
-whoever was removed knows it. Last, a follower that was cut off for a while, and removed nodes that
-begin anew, cost the settled leader nothing. Where no quorum of whole nodes is left none of this can
-be asked for; SimulatedCluster.can_decide says how that comes about.
+twins are no more, logs are cut, learners are voters unless they stay learners, a target that can be
+reached is reached, and whoever was removed knows it. Last, a follower that was cut off for a while,
+and removed nodes that begin anew, cost the settled leader nothing. Where no quorum of whole nodes
+is left none of this can be asked for; SimulatedCluster.can_decide says how that comes about.
 
 What only a person can do is done here too: a node that asks somebody who belongs no more, or that
 founded a cluster of itself where no member was, is emptied and told whom to ask.
@@ -76,7 +76,7 @@ class Settling:
             node.disk_profile = DiskProfile()
             node.disk.full = False
             node.disk.fail_at(0)
-            node.down_until_ms, node.dies_installing = 0, False
+            node.down_until_ms = 0
             if node.running and node.paused:
                 node.resume()
         for node in list(cluster.nodes.values()):

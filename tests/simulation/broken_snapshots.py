@@ -6,6 +6,7 @@ As in broken_raft.py: functions from the real code to the broken one, and VARIAN
 from unittest.mock import patch
 
 from raftnet import replica
+from raftnet.errors import DiskFullError
 from raftnet.machine.sessions import Sessions
 from raftnet.machine.state import StateLoader
 from raftnet.raft import install
@@ -21,7 +22,6 @@ from raftnet.storage.metafile import META_NAME
 from raftnet.storage.snapshot import BLOCK_HEAD, SnapshotFile
 from raftnet.storage.store import Store
 from raftnet.storage.succession import Succession
-from raftnet.errors import DiskFullError
 from tests.simulation.breaking import Variant, wrapped
 
 _QUICK = {"delay_ms": 5, "jitter_ms": 5}
@@ -35,6 +35,7 @@ _PIECES = {"log_bytes_min": 2_500, "log_per_snapshot": 0, "tail_bytes": 0, "retr
            "held_log_bytes_max": 1_000_000}
 _POWER = (_QUICK, 600, ("power loss", "all crash", "left behind", "crash"))
 _DAMAGE = (_QUICK, 700, ("damage", "damage", "crash", "left behind", "pause"))
+_CUTS = (_QUICK, 500, ("damage",))
 _FULL = (_QUICK, 500, ("long full disk", "full disk", "crash", "isolate", "left behind"))
 _SMALL = {"log_bytes_min": 2_500, "log_per_snapshot": 0, "tail_bytes": 0, "retry_ms": 1_000}
 _LOSSES = ({"delay_ms": 10, "jitter_ms": 10, "loss": 10}, 600, ("crash", "pause", "all crash"))
@@ -223,7 +224,8 @@ VARIANTS = [
             lambda: [wrapped(StateLoader, "finish", _without_replies)], profile=_LOSSES,
             run_ms=15_000, limits=_SMALL),
     Variant("waits not in the snapshot", "waiting dequeues are left out of the state",
-            lambda: [wrapped(StateLoader, "finish", _without_waits)], profile=_LOSSES, run_ms=15_000, limits=_SMALL),
+            lambda: [wrapped(StateLoader, "finish", _without_waits)], profile=_LOSSES,
+            run_ms=15_000, limits=_SMALL),
     Variant("time begins anew", "after a start replicated time is not that of snapshot and log",
             lambda: [wrapped(ReplicatedTime, "__init__", _began_at_zero),
                      wrapped(ReplicatedTime, "follow", _not_by_what_is_applied)], profile=_POWER),
@@ -231,8 +233,8 @@ VARIANTS = [
             lambda: [patch("raftnet.rebuild.write_snapshot", _no_sync(snapshot.write_snapshot))],
             profile=_POWER),
     Variant("received snapshot not synced", "an install relies on what is only in the cache",
-            lambda: [patch.object(SnapshotFile, "sync", lambda file: None)], profile=_AWAY_POWER, run_ms=20_000,
-            limits=_SMALL),
+            lambda: [patch.object(SnapshotFile, "sync", lambda file: None)], profile=_AWAY_POWER,
+            run_ms=20_000, limits=_SMALL),
     Variant("new log renamed before its sync", "the log's successor is not synced",
             lambda: [wrapped(Successor, "finish", _copy_unsynced)], profile=_POWER),
     Variant("entries lost to a compaction", "what came while the log was copied is left out",
@@ -240,18 +242,21 @@ VARIANTS = [
     Variant("base above the snapshot", "the log is cut behind what the snapshot holds",
             lambda: [wrapped(Succession, "_begin_successor", _base_above)], profile=_POWER),
     Variant("log before its snapshot", "an install renames the log first",
-            lambda: [wrapped(Succession, "install", _log_first)], profile=_AWAY, run_ms=20_000, limits=_SMALL),
+            lambda: [wrapped(Succession, "install", _log_first)], profile=_AWAY,
+            run_ms=20_000, limits=_SMALL),
     Variant("names not synced", "a compaction's renames may come back in any order",
             lambda: [wrapped(Succession, "compact", _all_at_once),
                      wrapped(Succession, "step", _step_unsynced)], profile=_POWER),
     Variant("cut while a follower installs", "the log is cut under a follower that needs it",
             lambda: [wrapped(Snapshots, "_cut_jobs", lambda real: lambda self: _not_installing(
-                self, real))], profile=_LONG, run_ms=20_000, limits=_PIECES),
+                self, real))], profile=_LONG,
+            run_ms=20_000, limits=_PIECES),
     Variant("healing under the old id", "meta stays where damaged files are set aside",
             lambda: [patch.object(damage, "HISTORY_NAMES", tuple(
-                name for name in damage.HISTORY_NAMES if name != META_NAME))], profile=_DAMAGE, run_ms=20_000),
+                name for name in damage.HISTORY_NAMES if name != META_NAME))], profile=_DAMAGE,
+            run_ms=20_000),
     Variant("a cut log goes unnoticed", "the end of the log that meta knows is not compared",
-            lambda: [wrapped(opening, "_check_meta", _no_floor)], profile=_DAMAGE, run_ms=20_000,
+            lambda: [wrapped(opening, "_check_meta", _no_floor)], profile=_CUTS, run_ms=20_000,
             limits={"log_bytes_min": 1 << 26}),
     Variant("a full disk acknowledges", "what found no room counts as written",
             lambda: [wrapped(Store, "perform", _pretends)], profile=_FULL),
