@@ -95,19 +95,19 @@ def _readable_node_id(disk) -> int:
         identity = read_identity(disk)
     except StorageError:
         identity = None         # damaged
-    if identity is not None:
-        return identity.node_id
     if not disk.exists(META_NAME):
-        return 0
+        return identity.node_id if identity is not None else 0
     handle = disk.open(META_NAME)
     try:
         for offset in SLOT_OFFSETS:
             slot = decode_slot(disk.read_at(handle, offset, SLOT_BYTES), disk.path(META_NAME))
-            if slot is not None:
+            if slot is not None and (identity is None or identity.node_id == slot.node_id):
                 return slot.node_id
+            if slot is not None:
+                return 0        # one of the two is another node's
     finally:
         disk.close(handle)
-    return 0
+    return identity.node_id if identity is not None else 0
 
 
 def restore(disk, path: str, address: str, make_node_id: Callable[[], int], config: Config,

@@ -19,7 +19,8 @@ _COPY_BYTES_MAX = 8_000         # of a step of a compaction; real ones copy a Mi
 _MAKING_MS_MAX = 3_000
 _FAILS_PERCENT = 6              # of the snapshots are not made ...
 _DIES_PERCENT = 6               # ... or their process dies in the midst of it
-_OPERATIONS_MAX = 12            # of the disk: within so many a crash comes, or more for a switch
+_OPERATIONS_MAX = 6             # of the disk: within so many a crash comes,
+_SWITCH_OPERATIONS_MAX = 36     # or so many where files take the place of others
 
 
 @dataclass(slots=True)
@@ -165,7 +166,7 @@ class DiskWork:
 
     def _make_a_part(self, order: SnapshotOrder) -> None:
         node, chosen = self._node, self._node.cluster.chosen
-        node.disk.fail_at(chosen.randint(1, _OPERATIONS_MAX), chosen.random() < 0.5)
+        node.disk.fail_at(chosen.randint(1, _SWITCH_OPERATIONS_MAX), chosen.random() < 0.5)
         try:
             make_snapshot(node.disk, node.config, order)
         except StorageError:
@@ -185,7 +186,7 @@ class DiskWork:
             return
         most = _OPERATIONS_MAX
         if self._installs or any(job.compact is not None for job in self._batch):
-            most *= 3
+            most = _SWITCH_OPERATIONS_MAX
         node.disk.fail_at(scheduler.randint(1, most), scheduler.chance(50))
         try:
             if self._batch:

@@ -9,6 +9,7 @@ again. Who may be elected and what may be committed on the strength of these is 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from raftnet.founding import cluster_id_of
 from raftnet.raft.entry import HEADER_BYTES, Entry
 from raftnet.raft.types import SnapshotMeta
 
@@ -93,7 +94,10 @@ class Promises:
         if ended and any(job.entries or (job.hard_state is not None and job.hard_state.voted_for)
                          for job in jobs):
             raise InvariantError(f"{ended}: {node.address} as node {replica.node_id:016x}")
-        if known is None or known.cluster_id != replica.cluster_id and not known.ended:
+        if known is not None and known.cluster_id != replica.cluster_id and not known.ended:
+            self._forget_alone(replica.node_id, known)
+            known = None
+        if known is None:
             known = self._by_id[replica.node_id] = Promise(replica.cluster_id)
         if ended:
             return
@@ -108,6 +112,13 @@ class Promises:
                     known.entries.pop(index, None)
                 known.entries[entry.index] = entry.data[:HEADER_BYTES]
                 known.last_index = entry.index
+
+    def _forget_alone(self, node_id: int, known: Promise) -> None:
+        """Who leaves a cluster of itself alone has voted for nobody that anyone heard of, and may
+        found that same cluster again."""
+        if known.cluster_id == cluster_id_of([node_id]):
+            for key in [key for key in self._votes if key[:2] == (node_id, known.cluster_id)]:
+                del self._votes[key]
 
     def _check_vote(self, address: str, node_id: int, known: Promise) -> None:
         if not known.voted_for:
@@ -127,6 +138,7 @@ class Promises:
             if known.entries and known.cluster_id == cluster_id:
                 raise InvariantError(f"a promise's entries survive any crash: {address} forgot "
                                      "its cluster")
+            self._forget_alone(store.node_id, known)
             del self._by_id[store.node_id]  # a founding that was never complete was dropped
             return
         state = store.hard_state

@@ -127,15 +127,16 @@ def _apply_twice(real):
 
 
 def _note_clock(real):
-    def _apply(replica, entry):
+    def _execute(replica, entry):
         replica.machine.local_ms = replica.now_ms
-        real(replica, entry)
-    return _apply
+        return real(replica, entry)
+    return _execute
 
 
 def _expire_locally(real):
     def _expire(machine, applied):
-        stamp_ms, machine.time_ms = machine.time_ms, machine.local_ms
+        stamp_ms = machine.time_ms
+        machine.time_ms = getattr(machine, "local_ms", stamp_ms)    # none: rebuilt for a snapshot
         real(machine, applied)
         machine.time_ms = stamp_ms
     return _expire
@@ -281,7 +282,7 @@ VARIANTS = [
             lambda: [wrapped(Replica, "run", _note_replayed),
                      wrapped(Machine, "_apply_batch", _apply_twice)], profile=_CRASHES),
     Variant("expiry by the local clock", "waits and sessions end by the node's own clock",
-            lambda: [wrapped(Replica, "_apply", _note_clock),
+            lambda: [wrapped(Replica, "_execute", _note_clock),
                      wrapped(Machine, "_expire", _expire_locally)]),
     Variant("time of another clock", "a leader stamps batches with its own clock since its start",
             lambda: [patch.object(ReplicatedTime, "at", lambda time, now_ms: now_ms)]),

@@ -5,7 +5,7 @@ As in broken_raft.py: functions from the real code to the broken one, and VARIAN
 
 from unittest.mock import patch
 
-from raftnet import replica
+from raftnet import outbox
 from raftnet.errors import DiskFullError
 from raftnet.machine.sessions import Sessions
 from raftnet.machine.state import StateLoader
@@ -130,16 +130,16 @@ def _no_sync(real):
 
 
 def _copy_unsynced(real):
-    def finish(successor):
+    def finish(successor, *arguments):
         with patch.object(successor._disk, "sync", lambda handle: None):
-            return real(successor)
+            return real(successor, *arguments)
     return finish
 
 
 def _as_far_as_copied(real):
-    def finish(successor):
-        with patch.object(successor, "copy", lambda: False):
-            return real(successor)
+    def finish(successor, *arguments):
+        with patch.object(successor, "copy", lambda *_: False):
+            return real(successor, *arguments)
     return finish
 
 
@@ -261,7 +261,7 @@ VARIANTS = [
     Variant("a full disk acknowledges", "what found no room counts as written",
             lambda: [wrapped(Store, "perform", _pretends)], profile=_FULL),
     Variant("entries acknowledged with the vote", "on a full disk all promises leave with the "
-            "vote", lambda: [patch.object(replica, "promises_hard_state_only",
+            "vote", lambda: [patch.object(outbox, "promises_hard_state_only",
                                           lambda message: True)], profile=_FULL),
 ]
 
