@@ -23,7 +23,7 @@ VARIANTS = {variant.name: variant
                             *broken_node.VARIANTS, *broken_snapshots.VARIANTS]}
 # Searched by name only: no seed is known yet that shows them.
 UNCAUGHT = {variant.name: variant
-            for variant in broken_node.UNCAUGHT}
+            for variant in [*broken_raft.UNCAUGHT, *broken_node.UNCAUGHT]}
 _SEARCHED = VARIANTS | UNCAUGHT
 _START_EVERY = 100_000          # apart are the first seeds of two searches
 _SHORTER_MS = (2_000, 4_000, 6_000, 8_000)
