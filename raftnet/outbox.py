@@ -88,6 +88,6 @@ class Outbox:
                 replica.raft.log.stable_index)
             return bool(message.entries)
         if type(message) is Snapshot and message.from_file and not replica.snapshots.fill(message):
-            replica.raft.snapshot_unreadable(to)
+            replica.raft.snapshot_unreadable(to, message.identity)
             return False
         return True

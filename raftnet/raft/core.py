@@ -256,10 +256,10 @@ class Raft:
         """Ready.received is not what it should be: the leader sends it anew."""
         install.refuse(self, identity)
 
-    def snapshot_unreadable(self, node_id: int) -> None:
-        """A Snapshot to that node could not be filled: the newest one instead, after a while."""
+    def snapshot_unreadable(self, node_id: int, identity: SnapshotId) -> None:
+        """A Snapshot to that node could not be filled: the newest one instead."""
         if node_id in self.progress:
-            install.begin_anew(self, node_id, self.progress[node_id])
+            install.on_unreadable(self, node_id, self.progress[node_id], identity)
 
     def observe_rtt(self, node_id: int, rtt_ms: int) -> None:
         """A round trip to a peer, measured by a greeting."""

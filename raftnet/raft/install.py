@@ -74,6 +74,18 @@ def on_answer(raft, sender: int, progress: Progress, message: SnapshotReply) -> 
         progress.chunk_answered(message.offset, message.next_offset, raft.now_ms)
 
 
+def on_unreadable(raft, node_id: int, progress: Progress, identity: SnapshotId) -> None:
+    """A chunk of that snapshot could not be filled. All chunks of a window cannot, and that is one
+    failure; and the newest snapshot has not failed where another one is held no more."""
+    meta = progress.snapshot
+    if meta is None or meta.identity != identity or raft.now_ms < progress.snapshot_from_ms:
+        return
+    if meta.identity == raft.log.snapshot.identity:
+        begin_anew(raft, node_id, progress)
+    else:
+        progress.begin_snapshot(raft.log.snapshot)
+
+
 def begin_anew(raft, node_id: int, progress: Progress) -> None:
     """Send the newest snapshot from the start, but not at once, and later each time that the same
     one fails: it may fail for ever. A newer one that is made meanwhile waits for nothing."""

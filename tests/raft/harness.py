@@ -214,7 +214,7 @@ class Cluster:
     def _chunk(node: Node, to: int, message: Snapshot) -> Snapshot | None:
         meta, end = node.disk.snapshot, message.offset + message.count
         if meta is None or meta.identity != message.identity:
-            node.core.snapshot_unreadable(to)
+            node.core.snapshot_unreadable(to, message.identity)
             return None
         return dataclasses.replace(message, data=node.disk.image[message.offset:end])
 

@@ -222,11 +222,23 @@ class LeaderTest(InstallTestCase):
         self.chunks(cluster)
         cluster.replicate(1)
         cluster.nodes[1].compact(0)
-        cluster.core(1).snapshot_unreadable(3)
-        self.assertEqual(cluster.core(1).progress[3].snapshot, cluster.core(1).snapshot)
-        for _ in range(14):
+        core = cluster.core(1)
+        old = core.progress[3].snapshot.identity
+        for _ in range(8):      # each chunk of a window, and the newest has not failed by that
+            core.snapshot_unreadable(3, old)
+        self.assertEqual(core.progress[3].snapshot, core.snapshot)
+        self.assertEqual(core.progress[3].snapshot_wait_ms, 0)
+        for _ in range(2):
             cluster.beat()
         self.assert_installed(cluster, 3)
+
+    def test_newest_snapshot_unreadable_waits_once_for_a_window(self):
+        cluster = self.behind()
+        self.chunks(cluster)
+        core = cluster.core(1)
+        for _ in range(8):
+            core.snapshot_unreadable(3, core.snapshot.identity)
+        self.assertEqual(core.progress[3].snapshot_wait_ms, core.timeout_of(3))
 
     def test_log_cut_further_meanwhile_takes_a_second_one(self):
         """What it installed ends below the log that the leader still has."""
