@@ -306,7 +306,8 @@ VARIANTS = [
             lambda: [wrapped(Queue, "take", _left_in_place)]),
 ]
 
-# As in broken_raft.py; the first was caught after 75 seeds before.
+# As in broken_raft.py; the first was caught after 75 seeds before, and is by
+# test_a_page_lost_in_an_unfinished_batch_is_a_torn_tail.
 UNCAUGHT = [
     Variant("a record vouches for itself", "a record says that its own batch was durable",
             lambda: [wrapped(logfile, "encode_prefix", lambda real: (

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import tempfile
+import threading
 import time
 import unittest
 
@@ -183,6 +184,9 @@ class State(LookingBack):
         def files() -> list[tuple]:
             return [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
                     for entry in sorted(os.scandir(self.directory), key=lambda e: e.name)]
+        # The log that was cut is closed by a thread (Disk.close): its descriptor is none of ours.
+        wait_until(lambda: all(t.name != "close" for t in threading.enumerate()), 10,
+                   "the old log to be closed")
         before, descriptors = files(), len(os.listdir("/dev/fd"))
         self.at(12)
         list(snapshot_lines(self.directory, True))
