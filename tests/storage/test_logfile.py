@@ -1,5 +1,6 @@
 """The log file: append, replay, cut, refuse, read back."""
 
+import sys
 import tempfile
 import threading
 import unittest
@@ -276,6 +277,10 @@ class ReadTest(unittest.TestCase):
         self.addCleanup(disk.close_all)
         log = create_log(disk)
         log.append(entries(1, 40))
+        # A reader that computes all the time would keep the interpreter for 5 ms at
+        # each of the writer's turns.
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-5)
         done = threading.Event()
 
         def replace():

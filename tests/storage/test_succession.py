@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import tempfile
 import threading
 import unittest
@@ -396,6 +397,10 @@ class RealDiskTest(unittest.TestCase):
         disk = Disk(os.path.join(folder.name, "data"))
         store = store_with(disk, 400)
         self.addCleanup(store.close)
+        # A reader that computes all the time would keep the interpreter for 5 ms at
+        # each of the writer's turns.
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-5)
         stop, wrong, reads = threading.Event(), [], [0]
 
         def read():
