@@ -41,6 +41,7 @@ class DiskWork:
         self._refused: list[Job] = []   # for which there was no room
         self._due = 0                   # number of the event that goes on; older ones are void
         self._steps = False             # the event under way is only a compaction's
+        self._failed = False            # an operation did: nothing more is done in this life
         self._order: SnapshotOrder | None = None    # being made
 
     @property
@@ -97,7 +98,8 @@ class DiskWork:
             if store.compacting:
                 heard |= store.compaction_step(node.cluster.chosen.randint(1, _COPY_BYTES_MAX))
         except StorageError as error:
-            self._batch = []                # never tried again: a failed sync ends the process
+            self._failed = True             # never tried again: a failed sync ends the process
+            self._batch = []
             node.cluster.note(node.address, f"stops: {error}")
             node.crash(power_loss=False)
             return
@@ -181,8 +183,8 @@ class DiskWork:
         if self._order is not None and scheduler.chance(30):
             self._make_a_part(self._order)
         store = node.replica.store if node.replica is not None else None
-        if store is None or not (self._batch or store.compacting) or scheduler.chance(
-                20 if self._installs else 50):
+        if (store is None or self._failed or not (self._batch or store.compacting)
+                or scheduler.chance(20 if self._installs else 50)):
             return
         most = _OPERATIONS_MAX
         if self._installs or any(job.compact is not None for job in self._batch):

@@ -2,7 +2,8 @@
 
 `python3 -m tests.simulation.variants` prints the table from the record (variants.json): what is
 broken, which invariant notices, and how many seeds that takes (the median over several first
-seeds). `--search [NAME...]` searches anew; test_variants.py replays one recorded seed of each.
+seeds). `--search [NAME...]` searches anew; `--replay` runs the recorded seed of each, which must be
+caught, and the same without the break, which must be clean (test_variants.py: the most of it).
 """
 
 import argparse
@@ -15,7 +16,8 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from tests.simulation import broken_members, broken_node, broken_raft, broken_snapshots
-from tests.simulation.breaking import Variant
+from tests.simulation.breaking import Caught, Variant
+from tests.simulation.cores import all_cores
 
 RECORD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "variants.json")
 VARIANTS = {variant.name: variant
@@ -101,6 +103,29 @@ def _search_all(names: list[str], seeds_max: int, starts: int) -> int:
     return 1 if missed else 0
 
 
+def replay(name: str, broken: bool) -> Caught | None:
+    """The recorded run of that variant, with or without the break."""
+    found = read_record()[name]
+    return VARIANTS[name].run(found["seed"], found["run_ms"], broken)
+
+
+def replay_all() -> int:
+    """Every recorded run, both ways; exit 1 where one ended otherwise than recorded."""
+    record = read_record()
+    wrong = 0
+    with all_cores() as pool:
+        runs = [(name, broken, pool.submit(replay, name, broken))
+                for name in record for broken in (True, False)]
+        for name, broken, run in runs:
+            caught = run.result()
+            if (caught.by if caught else None) != (record[name]["caught_by"] if broken else None):
+                wrong += 1
+                print(f"{name}{'' if broken else ' (without the break)'}: "
+                      f"{caught or 'nothing'} was caught")
+    print(f"{len(runs)} runs, {wrong} of them wrong")
+    return 1 if wrong else 0
+
+
 def print_table() -> int:
     """The record as a table; exit 1 where a variant has none."""
     record = read_record()
@@ -137,9 +162,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.simulation.variants",
                                      description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("--search", nargs="*", metavar="NAME", help="search anew: these, or all")
+    parser.add_argument("--replay", action="store_true", help="the recorded seeds, both ways")
     parser.add_argument("--seeds", type=int, default=2_000, metavar="COUNT", help="give up after")
     parser.add_argument("--starts", type=int, default=3, metavar="COUNT", help="searches each")
     arguments = parser.parse_args()
+    if arguments.replay:
+        return replay_all()
     if arguments.search is None:
         return print_table()
     unknown = [name for name in arguments.search if name not in _SEARCHED]
