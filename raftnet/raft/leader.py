@@ -15,7 +15,7 @@ from raftnet.raft.progress import Progress
 from raftnet.raft.types import (
     Append, AppendReply, EntryId, Heartbeat, HeartbeatReply, ReadState, Role, SnapshotReply)
 
-_TIMEOUTS_UNANSWERED = 2        # after so many election timeouts an append counts as lost
+_TIMEOUTS_UNANSWERED = 2        # election timeouts after which an append counts as lost
 
 
 def begin(raft) -> None:
@@ -54,10 +54,24 @@ def tick(raft) -> None:
         _heartbeat(raft)
     # Not only with heartbeats of time: those of reads postpone them, for ever where reads go on.
     for node_id, progress in raft.progress.items():
-        if progress.waits and (raft.now_ms - progress.acknowledged_ms
-                               >= _TIMEOUTS_UNANSWERED * raft.timeout_of(node_id)):
+        if (progress.waits
+                and raft.now_ms - progress.acknowledged_ms >= _patience_ms(raft, node_id)):
             progress.probe()        # an append, a chunk or the answer was lost
             progress.acknowledged_ms = raft.now_ms
+
+
+def _patience_ms(raft, node_id: int) -> int:
+    """After so long without an answer an append counts as lost.
+
+    The election timeout may still be that of a network which was slow a moment ago. The follower's
+    own link says how long an answer takes now; a slow disk there may take more.
+    """
+    patience_ms = _TIMEOUTS_UNANSWERED * raft.timeout_of(node_id)
+    link = raft.timing.links.get(node_id)
+    if link is None or not link.samples:
+        return patience_ms
+    usual_ms = _TIMEOUTS_UNANSWERED * max(raft.config.election_timeout_ms, link.need_ms)
+    return min(patience_ms, raft.config.disk_overdue_ms + usual_ms)
 
 
 def quorum_deadline_ms(raft) -> int:

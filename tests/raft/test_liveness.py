@@ -315,6 +315,28 @@ class LivenessTest(RaftTestCase):
         self.assertEqual(leader.now_ms - began, 16_000)
         self.assert_leader(cluster, 1)
 
+    def test_a_lost_append_does_not_wait_for_a_remembered_slowness(self):
+        """The timeout is that of an election during which everything hung; the link is quick."""
+        cluster = Cluster([1, 2, 3])
+        cluster.elect(1)
+        leader = cluster.core(1)
+        for number in range(40):
+            for follower in (2, 3):
+                leader.timing.sample(follower, 5_000 if number < 4 else 5, 1_000 * number)
+            leader.timing.judge(1_000 * number, [2, 3], 1)
+        self.assertEqual((leader.timeout_of(3), leader.timing.links[3].need_ms), (20_000, 20))
+        cluster.propose(1)
+        cluster.sync(1)
+        self.assertEqual(len(cluster.take(Append, to=3)), 1)
+        began, sent = leader.now_ms, []
+        while not sent and leader.now_ms - began < 20_000:
+            cluster.tick(100, 1)
+            cluster.deliver(cluster.take(Heartbeat))
+            cluster.deliver(cluster.take(HeartbeatReply))
+            sent = cluster.take(Append, to=3)
+        self.assertEqual(leader.now_ms - began, leader.config.disk_overdue_ms + 2 * 500)
+        self.assert_leader(cluster, 1)
+
     def test_failed_rounds_back_off(self):
         """Votes that nobody answers in time: the next round is given longer, up to a bound."""
         cluster = Cluster([1, 2, 3])
