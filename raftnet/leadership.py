@@ -57,7 +57,8 @@ class Leadership:
         if due is None:
             return None
         grain = replica.config.gateway.deadline_grain_ms
-        at = replica.now_ms + max(0, due - replica.time.at(replica.now_ms))
+        # The same in every turn until it comes: turns come late.
+        at = replica.now_ms + due - replica.time.at(replica.now_ms)
         return -(-at // grain) * grain
 
     def tick(self) -> None:

@@ -375,6 +375,19 @@ class TestServing(ReplicaCase):
         self.assertEqual(kind, Kind.REPLY)
         self.assertEqual(requests.decode_reply(body).results, [(commands.Status.EMPTY, b"")])
 
+    def test_a_wait_ends_in_time_though_turns_come_late(self):
+        """A turn hardly ever comes in the very millisecond of a deadline."""
+        nodes = self.nodes
+        nodes.ask(nodes.serving(), Kind.REQUEST, requests.encode_request(
+            b"w" * 16, 1, 0, [commands.encode_dequeue(b"q", 1, 500)]))
+        waited_ms = 0
+        while not nodes.answers and waited_ms < 10_000:
+            nodes.step(7)
+            waited_ms += 7
+        self.assertEqual(nodes.answers[0][2], Kind.REPLY)
+        grain_ms = nodes.config.gateway.deadline_grain_ms
+        self.assertIn(waited_ms, range(500, 500 + grain_ms + 10 * 7))
+
     def test_a_full_disk_refuses(self):
         nodes = self.nodes
         leader = nodes.serving()
