@@ -2,8 +2,8 @@
 
 Rules (design: Founding and identity): a directory counts its starts (boots), and a process has a
 random number, so an old copy of a directory shows: it comes with a boot that is not above what was
-seen of its node id, as another process; or, to who counted an acknowledgement or a vote of it in
-a term, it begins below that. Nothing of this is on disk: what nobody alive remembers cannot be
+seen of its node id, as another process; or, to who had an acknowledgement or a vote of it in a
+term, it begins below that. Nothing of this is on disk: what nobody alive remembers cannot be
 noticed (protocol.md, Guarantees).
 """
 
@@ -25,6 +25,7 @@ class Acquaintance:
     heard_ms: int       # this node's clock, when its last frame came
     start: tuple[int, int, int]     # its term and its log's end when it was started
     spoke: bool = False         # a Raft message of that process came: perhaps a promise
+    promised_term: int = 0      # the highest in which that node answered an append or a vote here
 
 
 class Acquaintances:
@@ -40,7 +41,8 @@ class Acquaintances:
             self._by_id[hello.node_id] = Acquaintance(
                 address, hello.boot, hello.process, hello.state_version, now_ms,
                 _start(hello),
-                known is not None and known.process == hello.process and known.spoke)
+                known is not None and known.process == hello.process and known.spoke,
+                known.promised_term if known is not None else 0)
 
     def heard(self, node_id: int, now_ms: int) -> None:
         """A frame of that node."""
@@ -48,6 +50,12 @@ class Acquaintances:
         if known is not None:
             known.heard_ms = now_ms
             known.spoke = True
+
+    def promised(self, node_id: int, term: int) -> None:
+        """It answered an append or a vote: its disk holds that term (Raft 5.1; figure 2)."""
+        known = self._by_id.get(node_id)
+        if known is not None and term > known.promised_term:
+            known.promised_term = term
 
     def address_of(self, node_id: int) -> str:
         """Where it is, by its own greeting; "" where it has not greeted."""
@@ -84,13 +92,13 @@ class Acquaintances:
                 known.spoke or _start(hello) <= known.start):
             return (f"a process with start {known.boot} of that directory was seen here, and this "
                     f"one comes with start {hello.boot}")
-        # What it told this node in this term, it told after its disk held it (Raft 5.1; figure 2).
+        # Boots tell nothing where the copy was started more often than what it replaces.
+        if known is not None and hello.start_term < known.promised_term:
+            return (f"this node answered in term {known.promised_term}, and its directory knows of "
+                    f"term {hello.start_term} at most")
         progress = raft.progress.get(hello.node_id)
         counted = progress.match_index if progress is not None else 0
         term = raft.current_term
-        if (counted or hello.node_id in raft.votes) and hello.start_term < term:
-            return (f"this node answered in term {term}, and its directory knows of term "
-                    f"{hello.start_term} at most")
         # In a later term others may have replaced what was counted here; never what is committed,
         # as all below the log's base is, whose terms are forgotten.
         counted_term = raft.log.term_at(counted)

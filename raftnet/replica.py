@@ -42,6 +42,7 @@ from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 from raftnet.wire.requests import Hello
 
+_PROMISES = (Kind.APPEND_REPLY, Kind.VOTE_REPLY)    # these wait until their term is on the disk
 _KIND_NAMES = {int(kind): kind.name.lower() for kind in EntryKind}
 
 
@@ -230,6 +231,8 @@ class Replica:
         message = decode_message(kind, body)
         if self.raft is not None:
             self.greetings.heard(node_id)
+            if kind in _PROMISES:
+                self.greetings.known.promised(node_id, message.term)
             narrate_received(self, node_id, message)
             self.raft.step(node_id, message)
 

@@ -294,6 +294,34 @@ class TestOldCopies(IdentityCase):
         self.nodes.run_until(self.nodes.settled)
         self.assert_stopped(self.restore(away, files), "start 2 of that directory was seen here")
 
+    def test_a_promise_of_a_later_term_was_heard_however_often_the_copy_was_started(self):
+        first = self.nodes.serving()
+        copies = {address: self.copy_of(address) for address in (A, B, C)
+                  if address != first.begin.address}
+        self.nodes.kill(first.begin.address)
+        self.nodes.run_until(lambda: self.nodes.serving() is not None)
+        second = self.nodes.serving()
+        away = next(address for address in copies if address != second.begin.address)
+        self.assert_enqueued(self.nodes.enqueue(second, b"later"))
+        promised = second.replica.raft.current_term
+        self.nodes.revive(first.begin.address)
+        self.nodes.run_until(self.nodes.settled)
+        self.nodes.kill(away)
+        for _ in range(30):         # nobody takes it for a successor any more
+            self.nodes.step()
+        second.replica.leadership.hand_over("so that nobody's present term counts anything of it")
+        self.nodes.run_until(lambda: self.nodes.serving() is first)
+        node = self.nodes.nodes[away]
+        for name, data in copies[away].items():
+            node.disk.put(name, data)
+        for _ in range(5):          # its boots pass those that were seen
+            self.nodes.revive(away)
+            self.nodes.kill(away)
+        here = first.begin.address
+        self.nodes.cut = {(here, away), (away, here)}   # only the other one had a promise of it
+        self.nodes.revive(away)
+        self.assert_stopped(node, f"this node answered in term {promised}")
+
     def test_what_the_leader_counted_is_not_there(self):
         away = self.follower()
         files = self.copy_of(away)
