@@ -56,6 +56,23 @@ class MachineConfig:
     waiters_max: int = 100_000
     wait_ms_max: int = 3_600_000            # of one waiting dequeue, replicated time
     listings_per_request_max: int = 10      # QUEUES in one request: each may sort all names
+    lease_ms_max: int = 43_200_000          # half a day; an EXTEND counts anew
+    leases_max: int = 2_000_000             # of all queues
+    receipts_per_command_max: int = 10_000  # of one ACK, NACK or EXTEND
+    delay_ms_max: int = 2_592_000_000       # 30 days; also of a back-off
+    ttl_ms_max: int = 31_536_000_000        # a year; of messages, keys and deduplication
+    priorities: int = 8                     # of messages: 0, the ordinary one, to 7
+    history_max: int = 16                   # events kept of one message, the newest
+    settings_max: int = 1_000_000           # configured queues
+    dedup_ids_max: int = 2_000_000          # of all queues
+    keys_max: int = 10_000_000
+    conditions_max: int = 1_000             # of one TRANSACT
+    purge_count_max: int = 10_000           # of one PURGE; all that a request moves or passes over
+    overflow_extra_max: int = 16            # dead letters of one enqueue beyond those it brings
+    overflow_extra_bytes: int = 64          # and one more for so many bytes that it brings
+    redrive_count_max: int = 1_000          # messages of one REDRIVE
+    shown_count_max: int = 1_000            # leases or messages of one LEASES or INSPECT
+    list_count_max: int = 10_000            # keys of one KV_LIST
 
 
 @dataclass(slots=True)
@@ -71,6 +88,15 @@ class GatewayConfig:
     log_reply_bytes_max: int = 1 * MIB      # entries in one LOG reply
     reads_waiting_max: int = 10_000         # questions without an answer yet; then BUSY
     reads_turn_bytes_max: int = 8 * MIB     # answers to questions in one turn of the loop
+    watches_max: int = 50_000               # at one node; then BUSY
+    watches_per_client_max: int = 10_000    # on one connection; then TOO_LARGE
+    watch_ring_bytes_max: int = 16 * MIB    # newest changes of keys, kept for who comes back
+    watch_ring_changes_max: int = 50_000
+    watch_backlog_bytes_max: int = 1 * MIB  # above it, a connection is told nothing more for now
+    watch_turn_bytes_max: int = 8 * MIB     # told in one turn of the loop, to all
+    watch_turn_scan_max: int = 20_000       # changes looked at in one turn for who is behind
+    watch_progress_entries: int = 500       # a watch without events is told the index, once it is
+    watch_progress_ms: int = 1_000          # so far behind, and so long after it was told last
 
 
 @dataclass(slots=True)

@@ -36,6 +36,7 @@ class ErrorCode(IntEnum):
     NOT_EMPTY = 23
     TRANSFER_FAILED = 24
     NO_SNAPSHOT = 25
+    WATCH_GONE = 26
 
 
 # What the reader of the code should do; one line each, also shown to people.
@@ -68,6 +69,8 @@ ERROR_MEANING = {
     ErrorCode.NOT_EMPTY: "the node has data of its own: empty its directory, then start it again",
     ErrorCode.NO_SNAPSHOT:
         "no snapshot was made, or it is held no more: ask this node for a new one",
+    ErrorCode.WATCH_GONE:
+        "changes that far back are kept no more: read anew, and watch from the index of that read",
     ErrorCode.TRANSFER_FAILED: "the same leader goes on: the other node did not take over in time",
 }
 
@@ -139,6 +142,22 @@ class RefusedError(RaftnetError):
         super().__init__(text)
         self.code = code
         self.leader = leader
+
+
+class StateRefusedError(RefusedError):
+    """What the queues or keys hold forbids a command: nothing was done (client library).
+
+    `status` is the command's (wire/commands.py, Status). `version` and `value`: what the key has
+    (CONFLICT; 0: it is absent). `position`: of the condition or operation in its list, from 0.
+    """
+
+    def __init__(self, status: int, text: str, version: int | None = None,
+                 value: bytes | None = None, position: int | None = None):
+        super().__init__(ErrorCode.BAD_REQUEST, text)
+        self.status = status
+        self.version = version
+        self.value = value
+        self.position = position
 
 
 class NoAnswerError(RaftnetError):

@@ -7,6 +7,7 @@ Replica's to know. No I/O; a client is any hashable token of its connection.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from raftnet.config import GatewayConfig, WireConfig
@@ -56,6 +57,8 @@ class Gateway:
         self._waits: dict[tuple[bytes, int], Waiter] = {}       # dequeues that wait, replicated
         self._live: set = set()                                 # clients that are connected
         self.answers: list[Answer] = []                         # to be sent; taken by the Replica
+        self.on_client_gone: Callable[[object], None] = lambda client: None     # to be told, too
+        self.on_close: Callable[[str], None] = lambda leader: None              # likewise
 
     # --- clients come and go
 
@@ -70,6 +73,7 @@ class Gateway:
     def client_gone(self, client) -> None:
         """A connection ended: its waiting dequeues are cancelled through the log."""
         self._live.discard(client)
+        self.on_client_gone(client)
         for waiter in [w for w in self._waits.values() if w.client == client]:
             self._cancel(waiter.session, waiter.first_sequence)
 
@@ -279,6 +283,7 @@ class Gateway:
         self._proposed.clear()
         self._sessions.clear()
         self._waits.clear()
+        self.on_close(leader)
 
     def begin_anew(self, machine: Machine) -> None:
         """Another cluster's machine takes the place; nothing is waiting."""

@@ -1,8 +1,8 @@
-"""What a client may ask beside commands: reads, the log, a node's status.
+"""What a client may ask beside commands: reads, the log, watches, a node's status.
 
 Rules: READ and LOG are linearizable and the leader's alone, by a read round (ReadIndex, thesis 6.4)
-shared by all reads of a turn; with the local flag any node answers from its own applied state.
-STATUS is answered by any node.
+shared by all reads of a turn; with the local flag any node answers from its own applied state. So
+does a watch begin (watches.py). STATUS is answered by any node.
 """
 
 from raftnet import VERSION
@@ -13,6 +13,7 @@ from raftnet.wire import requests
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import UNKNOWN_AGE, MemberStatus, NodeStatus
 from raftnet.wire.snapshots import decode_read_snapshot, decode_take_snapshot
+from raftnet.wire.watches import decode_unwatch, decode_watch
 
 _LOG_LIMIT_MAX = 10_000
 _TO_BE_DONE = (Kind.REQUEST, Kind.TAKE_SNAPSHOT)    # with these the next turn begins
@@ -29,13 +30,15 @@ class Reads:
         # By token: (client, request id, kind, what to read), until the round is confirmed.
         self._asked: dict[int, tuple] = {}
         self._confirmed: list[tuple[int, tuple]] = []   # (index, question), until it is applied
+        self._watches: dict[tuple, tuple] = {}  # (client, request id) -> question: each WATCH
         self.cut_short = False          # a turn's bytes were used up: the next one goes on
 
     def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
         """A frame of a client that is not a REQUEST."""
         handler = {Kind.READ: self._read, Kind.LOG: self._log, Kind.STATUS: self._status,
                    Kind.TAKE_SNAPSHOT: self._take_snapshot,
-                   Kind.READ_SNAPSHOT: self._read_snapshot}.get(kind)
+                   Kind.READ_SNAPSHOT: self._read_snapshot, Kind.WATCH: self._watch,
+                   Kind.UNWATCH: self._unwatch}.get(kind)
         if handler is None:
             self._replica.refuse(client, request_id, ErrorCode.UNKNOWN_KIND,
                                  f"no request of a client has kind {kind}")
@@ -63,7 +66,30 @@ class Reads:
         # Small questions with large answers: bounded like all of them, in `answer`.
         self._ask(True, (client, request_id, Kind.READ_SNAPSHOT, decode_read_snapshot(body)))
 
-    def _ask(self, local: bool, question: tuple) -> None:
+    def _watch(self, client, request_id: int, body: bytes) -> None:
+        asked = decode_watch(body)
+        if (client, request_id) in self._watches:
+            raise MalformedError("a watch with this request id is about to begin")
+        question = (client, request_id, Kind.WATCH, asked)
+        if self._ask(asked.local, question):
+            self._watches[client, request_id] = question
+
+    def _unwatch(self, client, request_id: int, body: bytes) -> None:
+        watched = decode_unwatch(body)
+        self._watches.pop((client, watched), None)
+        self._replica.watches.unwatch(client, watched)
+
+    def _is_wanted(self, question: tuple) -> bool:
+        """Whether it is no WATCH that an UNWATCH has overtaken; it is about to be answered."""
+        if question[2] != Kind.WATCH:
+            return True
+        if self._watches.get(question[:2]) is not question:
+            return False
+        del self._watches[question[:2]]
+        return True
+
+    def _ask(self, local: bool, question: tuple) -> bool:
+        """Note it; False where it is refused at once."""
         replica = self._replica
         refusal = replica.why_not_serving() if not local or replica.raft is None else None
         if refusal is None and (len(self._asked) + len(self._confirmed)
@@ -71,13 +97,14 @@ class Reads:
             refusal = ErrorCode.BUSY, "too many reads wait; ask again"
         if refusal is not None:
             replica.refuse(*question[:2], *refusal)
-            return
+            return False
         if local:
             self._confirmed.append((0, question))
-            return
+            return True
         self._token += 1
         self._asked[self._token] = question
         replica.raft.read(self._token)
+        return True
 
     def confirm_request(self, client, request_id: int, body: bytes) -> None:
         """A REQUEST whose refusal would be wrong if another node leads by now: hear a quorum."""
@@ -88,13 +115,14 @@ class Reads:
         question = self._asked.pop(token)
         if index:
             self._confirmed.append((index, question))
-        else:
+        elif self._is_wanted(question):
             self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
 
     def refuse_all(self) -> None:
         """This node leaves its cluster: who asked must ask elsewhere."""
         for question in [*self._asked.values(), *(question for _, question in self._confirmed)]:
-            self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
+            if self._is_wanted(question):
+                self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
         self._asked.clear()
         self._confirmed.clear()
 
@@ -135,10 +163,24 @@ class Reads:
             return 0
         if kind == Kind.READ_SNAPSHOT:
             return replica.snapshots.read(client, request_id, *what)
+        if kind == Kind.WATCH:
+            return self._begin_watch(question)
         body = self._log_reply(*what)
         replica.gateway.answers.append((client, request_id, Kind.LOG_REPLY, body))
         replica.actions.say("request_log", "a client is given the log from index %d", what[0])
         return len(body)
+
+    def _begin_watch(self, question: tuple) -> int:
+        client, request_id, _, asked = question
+        replica = self._replica
+        if not self._is_wanted(question):
+            return 0
+        if not asked.local and not replica.leadership.term:
+            # Confirmed, and lost since: nobody would end it.
+            replica.refuse(client, request_id, ErrorCode.NOT_LEADER, "this node leads no more")
+            return 0
+        replica.actions.say("watch", "a client watches, from index %d", asked.from_index)
+        return replica.watches.begin(client, request_id, asked)
 
     def _log_reply(self, from_index: int, limit: int) -> bytes:
         """Committed and applied entries only, in one bounded piece."""

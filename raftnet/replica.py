@@ -9,8 +9,8 @@ Phases: FOUNDING and JOINING (greetings.py) until the directory has an identity,
 Replica writes the replicated time into each batch; the rules of that are in replicatedtime.py.
 What only a leader does is in leadership.py, what concerns snapshots in snapshots.py, what is sent,
 and what of it waits for the disk, in outbox.py.
-What answers a client is in gateway.py (requests), reads.py (reads, log, status) and admission.py
-(who belongs to the cluster).
+What answers a client is in gateway.py (requests), reads.py (reads, log, status), watches.py (what
+it is told from then on) and admission.py (who belongs to the cluster).
 """
 
 from collections.abc import Callable
@@ -38,6 +38,7 @@ from raftnet.rebuild import SnapshotOrder, load_machine
 from raftnet.replicatedtime import ReplicatedTime
 from raftnet.snapshots import Snapshots
 from raftnet.storage.store import Job, Store
+from raftnet.watches import Watches
 from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 from raftnet.wire.requests import Hello
@@ -76,6 +77,7 @@ class Turn:
     messages: list[tuple[str, int, Message]] = field(default_factory=list)
     frames: list[tuple[str, int, bytes]] = field(default_factory=list)  # (address, kind, body)
     jobs: list[Job] = field(default_factory=list)
+    events: list[Answer] = field(default_factory=list)  # of watches: no frame asked for them
     answers: list[Answer] = field(default_factory=list)
     peers_changed: bool = False     # dial_targets() differs from before
     order: SnapshotOrder | None = None  # to be made by another process: Replica.snapshots.made
@@ -106,6 +108,9 @@ class Replica:
         self.machine = (Machine(config.machine, config.wire) if store.snapshot is None
                         else load_machine(store.snapshot, config))
         self.gateway = Gateway(config.gateway, config.wire, self.machine)
+        self.watches = Watches(config.gateway, self.machine, self.gateway)
+        self.gateway.on_client_gone = self.watches.client_gone
+        self.gateway.on_close = self.watches.leadership_lost
         self.reads = Reads(self)
         self.admission = Admission(self)
         self._founded = False           # a membership that says so is committed
@@ -306,7 +311,7 @@ class Replica:
 
     def next_deadline_ms(self) -> int:
         """When advance_clock wants to be called again, at the latest."""
-        if self.reads.cut_short:
+        if self.reads.cut_short or self.watches.cut_short:
             return self.now_ms
         if self.raft is None:
             return self.greetings.next_deadline_ms() or self.now_ms + JOIN_RETRY_MS
@@ -341,6 +346,7 @@ class Replica:
         self.greetings.known.forget()
         self.machine, self._from_file = Machine(self.config.machine, self.config.wire), None
         self.gateway.begin_anew(self.machine)
+        self.watches.begin_anew(self.machine)
         self.snapshots.close()
         self.snapshots = Snapshots(self)
         self.peers_changed = True
@@ -381,8 +387,11 @@ class Replica:
             turn.jobs += jobs
             turn.messages = self.outbox.addressed()
             self._times = narrate_times(self, self._times)
+            turn.events = self.watches.tell(self.now_ms)
             self.reads.answer()
             self.admission.tick()
+        else:
+            turn.events = self.watches.tell(self.now_ms)
         turn.answers, self.gateway.answers = self.gateway.answers, []
         turn.peers_changed, self.peers_changed = self.peers_changed, False
         return turn
@@ -420,6 +429,8 @@ class Replica:
         """Apply it and answer who waits for it; how many replies that gave."""
         applied = self.machine.apply(entry)
         replies = self.gateway.applied(entry.index, entry.term, applied)
+        if applied.changes:
+            self.watches.changed(entry.index, applied.changes)
         if entry.kind == EntryKind.MEMBERSHIP:
             self._founded = self._founded or decode_membership(entry.payload).founded
             self.admission.membership_committed(entry.index)
@@ -444,6 +455,7 @@ class Replica:
         """The log begins at a snapshot that came from the leader: so does the state."""
         self.machine, self._from_file = self.snapshots.installed(meta), None
         self.gateway.begin_anew(self.machine)
+        self.watches.begin_anew(self.machine)
         self._founded = self._founded or meta.membership.founded
         self.actions.say("install", "the state is that of the snapshot up to entry %d now",
                          meta.index)

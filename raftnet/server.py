@@ -27,7 +27,7 @@ from raftnet.storage.store import Store
 from raftnet.storage.worker import DiskWorker
 from raftnet.wire import requests
 from raftnet.wire.address import check_address, format_address
-from raftnet.wire.frames import PEER_KINDS_FROM, VERSION, Kind
+from raftnet.wire.frames import PEER_KINDS_FROM, VERSION, Kind, encode_frame
 
 SWITCH_INTERVAL_S = 0.0002      # the disk thread must get the interpreter back at once
 _ACCEPTS_A_TURN = 64
@@ -58,6 +58,7 @@ class Server:
         self._loop.watch(self._listener, READ, self._accept)
         self._connections_max = min(config.net.connections_max, _descriptors() - _OWN_DESCRIPTORS)
         self.replica = Replica(config, store, start, random.SystemRandom().randint, actions)
+        self.replica.watches.backlog = lambda connection: connection.out_bytes
         self._loop.before_callbacks = lambda: self.replica.elapse(self.now_ms())
         actions.state = self.replica.state_words
         self._peers = Peers(self, self._loop, config.net, self._dirty, self._dialled_frames)
@@ -199,6 +200,8 @@ class Server:
             self._snapshots.start(turn.order)
         elif self.replica.snapshots.is_late:
             self._snapshots.hurry()
+        for connection, request_id, kind, body in turn.events:
+            connection.send_bytes(encode_frame(kind, request_id, body))     # it was owed none
         for connection, request_id, kind, body in turn.answers:
             connection.send(kind, request_id, body)
 

@@ -179,7 +179,7 @@ class Nodes:
         if turn.order is not None:
             make_snapshot(node.disk, self.config, turn.order)
             node.replica.snapshots.made(turn.order)
-        for client, request_id, kind, body in turn.answers:
+        for client, request_id, kind, body in turn.events + turn.answers:
             if isinstance(client, tuple) and client[0] == "node":
                 if self.reaches(sender, client[1]):
                     self.nodes[client[1]].replica.greetings.dialled_frame(sender, kind, body)

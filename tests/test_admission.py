@@ -6,6 +6,7 @@ import unittest
 from raftnet.errors import ErrorCode
 from raftnet.raft.membership import MEMBERS_MAX
 from raftnet.wire import joining
+from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import Kind
 from tests.test_identity import A, B, C, D, E, IdentityCase, members, voters
 
@@ -191,7 +192,7 @@ class TestChanges(IdentityCase):
             self.assertFalse(member.reachable)
             self.assertGreaterEqual(member.silent_ms, 1_900)
             self.assertTrue(all(m.reachable for m in status.members if m.address != away))
-            self.assertEqual((status.state_version, status.target), (1, []))
+            self.assertEqual((status.state_version, status.target), (STATE_VERSION, []))
         self.assertLess(len(status.members), MEMBERS_MAX)
 
 

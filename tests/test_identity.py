@@ -10,6 +10,7 @@ from raftnet.net.messages import encode_message
 from raftnet.raft.types import HardState, Vote
 from raftnet.replica import Start
 from raftnet.wire import commands, joining, requests
+from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import Kind
 from tests.replicas import Node, Nodes, ReplicaCase
 
@@ -327,7 +328,7 @@ class TestOldCopies(IdentityCase):
         files = self.copy_of(away)
         self.assert_enqueued(self.nodes.enqueue(self.nodes.serving(), b"later"))
         self.nodes.run_until(self.nodes.settled)
-        self.assert_stopped(self.restore(away, files), "acknowledged entry 4 in term 2")
+        self.assert_stopped(self.restore(away, files), "acknowledged entry 5 in term 2")
 
     def test_what_a_leader_counted_decides(self):
         leader = self.nodes.serving().replica
@@ -417,10 +418,11 @@ class TestStateVersions(IdentityCase):
 
     @staticmethod
     def newer_program() -> ExitStack:
-        """Whoever starts inside knows version 2 as well."""
+        """Whoever starts inside knows the next version as well."""
         stack = ExitStack()
+        newer = commands.STATE_VERSION + 1
         for module in (commands, replica_module):
-            stack.enter_context(mock.patch.object(module, "STATE_VERSION", 2))
+            stack.enter_context(mock.patch.object(module, "STATE_VERSION", newer))
         return stack
 
     def test_it_begins_when_the_last_member_is_updated(self):
@@ -430,14 +432,16 @@ class TestStateVersions(IdentityCase):
                 self.nodes.revive(address)
         for _ in range(200):
             self.nodes.step()
-        self.assertEqual(self.nodes.serving().replica.raft.membership.state_version, 1)
+        membership = self.nodes.serving().replica.raft.membership
+        self.assertEqual(membership.state_version, STATE_VERSION)
         with self.newer_program():
             self.nodes.kill(C)
             self.nodes.revive(C)
         self.nodes.run_until(lambda: self.nodes.settled() and all(
-            n.replica.raft.membership.state_version == 2 for n in self.nodes.alive()))
+            n.replica.raft.membership.state_version == STATE_VERSION + 1
+            for n in self.nodes.alive()))
         late = requests.Hello(requests.ROLE_PEER, self.nodes.serving().replica.cluster_id, 99, 1, 0,
-                              D, 5, state_version=1)
+                              D, 5, state_version=STATE_VERSION)
         self.assertEqual(self.nodes.serving().replica.greetings.greeted(late)[0],
                          ErrorCode.WRONG_VERSION)
         self.nodes.kill(C)

@@ -120,6 +120,7 @@ class TestWhoRefuses(RecoveryCase):
         node = self.nodes.add(C, join=A, join_flags=joining.JOIN_STAYS)
         self.nodes.run_until(self.nodes.settled)
         self.fill()
+        self.fill()             # the damage lies behind what tells of the learner
         self.open(self.damage(C))
         self.assertEqual(set(read_healing(node.disk).contacts), {A, B})
         self.assert_refused(self.damage(A), "2 of 2 voters", B, C)

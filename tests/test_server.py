@@ -230,7 +230,7 @@ class TestHostileClients(ServerCase):
         leader = self.cluster.leader()
         status = leader.status()
         hello = requests.Hello(requests.ROLE_PEER, status.cluster_id, 99, 1, 0, "127.0.0.1:9",
-                               state_version=1)
+                               state_version=commands.STATE_VERSION)
         greeting = encode_frame(Kind.HELLO, 1, requests.encode_hello(hello))
         with connect(leader.address) as older, connect(leader.address) as newer:
             for sock in (older, newer):

@@ -3,9 +3,9 @@
 
 `--local N` starts N nodes on free ports with their files in a temporary directory, measures, and
 stops them; `-s` measures running ones. The load comes from this one process (benchload.py).
-Machines are noisy: compare figures of one run, quote medians. An operation is a message enqueued or
-dequeued; its latency is that of the request frame it travelled in. With `--delay` there is a line
-for each delay (benchdelay.py).
+Machines are noisy: compare figures of one run, quote medians. What an operation is stands in
+benchworks.py; its latency is that of the request frame it travelled in. With `--delay` there is a
+line for each delay (benchdelay.py).
 """
 
 import argparse
@@ -23,10 +23,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from raftnet.errors import MalformedError, RaftnetError
 from tools.benchdelay import CLIENTS, MTU, OUTSTANDING, RUNS, measure_delays, parse_delays
 from tools.benchload import measure
+from tools.benchworks import WITHOUT_BATCH, WORKS
 from tools.emulatednetwork import MTU_MAX, MTU_MIN
 from tools.processes import LocalCluster
-
-WORKS = ("enq", "deq", "enq-deq")
 
 
 def reference() -> dict:
@@ -68,7 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--local", type=int, metavar="N", help="start N nodes on this machine")
     where.add_argument("--reference", action="store_true", help="measure this machine alone: "
                        "fdatasync of 256 bytes, a loopback round trip")
-    parser.add_argument("--work", choices=WORKS, default="enq", help="(default: %(default)s)")
+    parser.add_argument("--work", choices=WORKS, default="enq", help="enq-deq: in turn; "
+                        "lease-ack: a lease and its acknowledgement are one operation; get: "
+                        "linearizable reads; cas: a put where the key has the value before; "
+                        "execute: transactions of ack, enqueue and put, on messages leased a "
+                        "hundred at a time (default: %(default)s)")
     parser.add_argument("--clients", type=int, metavar="C", help="connections, each with a session "
                         f"(default: {CLIENTS}; with --delay what fills the pipe)")
     parser.add_argument("--outstanding", type=int, metavar="M", help="requests without an answer, "
@@ -82,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=float, default=1.0, metavar="S",
                         help="load before it (default: %(default)s)")
     parser.add_argument("--fill", type=int, default=1_000_000, metavar="MESSAGES",
-                        help="messages put into the queue before deq (default: %(default)s)")
+                        help="messages put into the queue before deq, lease-ack and execute "
+                        "(default: %(default)s)")
     parser.add_argument("--delay", metavar="TIMES", help="with --local, as root: all on hosts of "
                         "an emulated network, first without a delay, then with each of these "
                         "one-way delays: 1ms,20ms,100ms; a line each")
@@ -104,6 +108,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
             parser.error(f"--{name} must be 1 or more")
     if not 0 <= arguments.payload <= 1 << 20 or arguments.seconds <= 0 or arguments.warmup < 0:
         parser.error("--payload is 0 to 1048576 bytes, --seconds above 0, --warmup not below it")
+    if arguments.batch > 1 and arguments.work in WITHOUT_BATCH:
+        parser.error(f"--batch is of messages: --work {arguments.work} has none")
     if not arguments.delay:
         arguments.clients = arguments.clients or CLIENTS
         arguments.outstanding = arguments.outstanding or OUTSTANDING

@@ -1,8 +1,9 @@
 """The load of bench.py: clients in this one process, what they send, what they count.
 
 Rules: each client is one connection with a ClientSession, driven directly, so that the load costs
-well under a microsecond an operation; one selector for all. What is measured with it, where the
-cluster comes from and what is printed is in bench.py and benchdelay.py.
+well under a microsecond an operation; one selector for all. Reads need no session: each is a frame.
+What is asked for is benchworks.py's affair; what is measured with it, where the cluster comes from
+and what is printed is in bench.py and benchdelay.py.
 """
 
 import argparse
@@ -12,18 +13,18 @@ import socket
 import time
 from collections import deque
 
-from raftnet.client.session import RETRY_HERE, ClientSession, enqueue_encoder
+from raftnet.client.session import RETRY_HERE, ClientSession
 from raftnet.errors import MalformedError, RaftnetError
 from raftnet.wire import commands, requests
 from raftnet.wire.address import parse_address
 from raftnet.wire.frames import FrameReader, Kind, encode_frame
+from tools import benchworks
 
 _LEADER_WAIT_S = 15.0
 _NODE_WAIT_S = 1.0
 _CONNECT_WAIT_S = 5.0
 _ANSWER_WAIT_S = 10.0
 _RETRY_S = 0.02
-_FILL_BATCH = 500
 _PATIENCE_DELAYS = 10       # every wait is longer by so many times what a packet takes
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -65,7 +66,7 @@ class LoadClient:
         self.out = b""
         self.outstanding = 0
         self.sent: deque[tuple[int, float]] = deque()   # first sequence submitted, and when
-        self.turn = number                  # of the mixed work
+        benchworks.reset_client(self)
 
     def connect(self, address: str) -> None:
         """A new connection; what was unanswered is sent again."""
@@ -89,8 +90,9 @@ class LoadClient:
         if not load.draining:
             missing = load.outstanding - self.outstanding
             if missing > 0:
-                session.submit_many(load.commands(self, missing))
-                self.outstanding += missing
+                found = load.commands(self, missing)
+                session.submit_many(found)
+                self.outstanding += len(found)
                 self.sent.append((first, now))
         output = session.output(now)
         if output:
@@ -139,7 +141,56 @@ class LoadClient:
         sent = self.sent
         while len(sent) > 1 and sent[1][0] <= reply.first_sequence:
             sent.popleft()
-        load.acknowledged(reply, now, now - sent[0][1])
+        load.acknowledged(self, reply, now, now - sent[0][1])
+
+
+class ReadClient(LoadClient):
+    """One connection with up to `outstanding` READ frames without an answer. One that is lost is
+    asked again: it changes nothing."""
+
+    def __init__(self, load: "Load", number: int):
+        super().__init__(load, number)
+        self._asked: dict[int, float] = {}      # request ids, and when they were sent
+        self._next_id = 1
+
+    def connect(self, address: str) -> None:
+        super().connect(address)
+        self._asked.clear()
+        self.outstanding = 0
+
+    def fill(self) -> None:
+        missing = self.load.outstanding - self.outstanding
+        if missing <= 0:
+            return
+        now, parts = time.monotonic(), []
+        for body in self.load.commands(self, missing):
+            self._asked[self._next_id] = now
+            parts.append(encode_frame(Kind.READ, self._next_id, body))
+            self._next_id = (self._next_id + 1) & 0xFFFFFFFF
+        self.outstanding += missing
+        self.send(b"".join(parts))
+
+    def on_events(self, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self.send(b"")
+        if not events & selectors.EVENT_READ:
+            return
+        data = self.sock.recv(1 << 18)
+        if not data:
+            raise ConnectionError("closed by the node")
+        now = time.monotonic()
+        for kind, request_id, body in self.reader.feed(data):
+            sent = self._asked.pop(request_id)
+            self.outstanding -= 1
+            if kind == Kind.READ_REPLY:
+                self.load.read(requests.decode_read_reply(body)[1], now, now - sent)
+            elif requests.decode_error(body)[0] in RETRY_HERE:
+                time.sleep(_RETRY_S)
+            else:
+                raise ConnectionError(requests.decode_error(body)[2])
+        if self.reader.error is not None:
+            raise self.reader.error
+        self.fill()
 
 
 class Load:
@@ -150,16 +201,9 @@ class Load:
         self.patience_s = _PATIENCE_DELAYS * delay_s
         self.selector = selectors.DefaultSelector()
         self.outstanding = arguments.outstanding
-        self.work = arguments.work
-        self.batch = arguments.batch
-        message = bytes(ord("a") + i % 26 for i in range(arguments.payload))
-        encode = enqueue_encoder(b"bench")
-        self._enqueue = (encode(message) if self.batch == 1
-                         else commands.encode_enqueue(b"bench", [message] * self.batch))
-        self._fill = commands.encode_enqueue(
-            b"bench", [message] * max(1, min(_FILL_BATCH, (1 << 20) // (arguments.payload + 1))))
-        self._dequeue = commands.encode_dequeue(b"bench", self.batch)
+        self.work = benchworks.WORKS[arguments.work](arguments.batch, arguments.payload)
         self.filling = False
+        self._fill_messages = benchworks.fill_messages(arguments.payload)
         self.draining = False
         self.operations = 0
         self.empty = 0
@@ -169,21 +213,17 @@ class Load:
         self.latencies: list[tuple[float, int]] = []
         self.last_ack = 0.0
         self.longest_gap = 0.0
-        self.clients = [LoadClient(self, number) for number in range(arguments.clients)]
+        make = ReadClient if self.work.kind == Kind.READ else LoadClient
+        self.clients = [make(self, number) for number in range(arguments.clients)]
 
     def commands(self, client: LoadClient, count: int) -> list[bytes]:
-        """The next `count` commands of a client."""
+        """The next commands of a client, at most `count`."""
         if self.filling:
-            return [self._fill] * count
-        if self.work == "enq":
-            return [self._enqueue] * count
-        if self.work == "deq":
-            return [self._dequeue] * count
-        client.turn += count
-        pair = (self._enqueue, self._dequeue)
-        return [pair[(client.turn - i) & 1] for i in range(count)]
+            return [self.work.fill] * count
+        return self.work.commands(client, count)
 
-    def acknowledged(self, reply: requests.Reply, now: float, latency: float) -> None:
+    def acknowledged(self, client: LoadClient, reply: requests.Reply, now: float,
+                     latency: float) -> None:
         """A reply came."""
         if reply.results is not None:
             for status, _ in reply.results:
@@ -191,10 +231,23 @@ class Load:
                     self.empty += 1
                 elif status != commands.Status.OK:
                     self.errors += 1
-        self.operations += reply.count * self.batch
-        self.requests += reply.count
+        self.operations += (reply.count * self._fill_messages if self.filling
+                            else self.work.completed(client, reply))
+        self._answered(reply.count, now, latency)
+
+    def read(self, status: int, now: float, latency: float) -> None:
+        """The answer to a READ came."""
+        if status == commands.Status.EMPTY:
+            self.empty += 1
+        elif status != commands.Status.OK:
+            self.errors += 1
+        self.operations += 1
+        self._answered(1, now, latency)
+
+    def _answered(self, count: int, now: float, latency: float) -> None:
+        self.requests += count
         self.frames += 1
-        self.latencies.append((latency, reply.count))
+        self.latencies.append((latency, count))
         self.longest_gap = max(self.longest_gap, now - self.last_ack)
         self.last_ack = now
 
@@ -236,17 +289,15 @@ class Load:
     def fill_queue(self, messages: int) -> None:
         """Enqueue this many messages before dequeues are measured."""
         self.filling = True
-        wanted, per = messages, int.from_bytes(self._fill[11:15], "big")
         outstanding, self.outstanding = self.outstanding, 8
-        batch, self.batch = self.batch, per
         self.connect()
-        while self.operations < wanted:
+        while self.operations < messages:
             self.run(0.2)
         self.draining = True
         while any(client.outstanding for client in self.clients):
             self.run(0.05)
         self.filling = self.draining = False
-        self.outstanding, self.batch = outstanding, batch
+        self.outstanding = outstanding
         self.reset()
 
 
@@ -280,7 +331,8 @@ def measure(addresses: list[str], pids: list[int], arguments: argparse.Namespace
 
 
 def _measured(load: Load, pids: list[int], arguments: argparse.Namespace) -> dict:
-    if arguments.work == "deq":
+    load.work.prepare(load.addresses)
+    if load.work.fills:
         load.fill_queue(arguments.fill)
     load.connect()
     load.run(arguments.warmup)

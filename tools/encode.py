@@ -10,23 +10,28 @@ are parsed by mqclient's own parser, so that both always agree.
 
 import argparse
 import functools
-import json
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from raftnet.client import actions, memberactions, operations
+from raftnet.client import (actions, kvactions, memberactions, operations, queueactions, receipts,
+                            watchactions)
 from raftnet.client.commandline import add_commands
 from raftnet.client.lineinput import read_lines
-from raftnet.errors import RaftnetError
-from raftnet.wire import commands, requests
+from raftnet.client.queue import setting_value
+from raftnet.client.transactions import encode_list, split_document
+from raftnet.config import MachineConfig
+from raftnet.errors import MalformedError, RaftnetError
+from raftnet.wire import commands, kvcommands, queuecommands, requests
 from raftnet.wire.frames import Kind, encode_frame
+from raftnet.wire.kvcommands import Condition, ConditionKind
 from raftnet.wire.joining import CHANGE_REMOVE, CHANGE_SET, CHANGE_TRANSFER, encode_change
 from raftnet.wire.snapshots import PART_BYTES_MAX, encode_read_snapshot, encode_take_snapshot
+from raftnet.wire.watches import encode_watch
 
 REFUSED, WRONG_ARGUMENTS, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
-QUEUES_LIMIT = 1_000
+PAGE_LIMIT = 1_000              # queues or keys
 LOG_LIMIT = 10_000
 REQUEST_ID_MAX = 2 ** 32 - 1
 U64_MAX = 2 ** 64 - 1
@@ -63,48 +68,151 @@ def _enqueue(words: argparse.Namespace) -> tuple[int, bytes]:
         lines = [line for line in read_lines(sys.stdin.fileno()) if line is not None]
         if not lines:
             raise RaftnetError("there is no message: stdin is empty")
-        return _request(words, [commands.encode_enqueue(queue, [line]) for line in lines])
+        return _request(words, [_enqueue_command(words, queue, [line]) for line in lines])
     messages = [operations.message_data(message) for message in words.message]
-    return _request(words, [commands.encode_enqueue(queue, messages)])
+    return _request(words, [_enqueue_command(words, queue, messages)])
+
+
+def _enqueue_command(words: argparse.Namespace, queue: bytes, messages: list[bytes]) -> bytes:
+    if not words.priority and not words.delay and not words.ttl and words.dedup is None:
+        return commands.encode_enqueue(queue, messages)
+    dedup = None
+    if words.dedup is not None:
+        if len(messages) > 1 or words.message == ["-"]:
+            raise MalformedError("--dedup is the id of one message, given as an argument")
+        dedup = [operations.short_text(words.dedup, "--dedup")]
+    return queuecommands.encode_enqueue_with(
+        queue, messages, words.priority, operations.milliseconds(words.delay, "--delay"),
+        operations.milliseconds(words.ttl, "--ttl"), dedup)
 
 
 def _dequeue(words: argparse.Namespace) -> tuple[int, bytes]:
     wait_ms = min(round(words.wait * 1000), operations.COUNT_MAX)
     queue = operations.queue_name(words.queue)
-    return _request(words, [commands.encode_dequeue(queue, words.count, wait_ms)], wait_ms > 0)
+    if words.lease is None:
+        command = commands.encode_dequeue(queue, words.count, wait_ms)
+    else:
+        consumer = receipts.default_consumer() if words.consumer is None else words.consumer
+        command = queuecommands.encode_lease(
+            queue, operations.milliseconds(words.lease, "--lease"), words.count, wait_ms,
+            operations.short_text(consumer, "--consumer"))
+    return _request(words, [command], wait_ms > 0)
 
 
-def _peek(words: argparse.Namespace) -> tuple[int, bytes]:
-    return _read(commands.encode_peek(operations.queue_name(words.queue), words.count))
+def _ack(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _request(words, [queuecommands.encode_ack(receipts.parse_receipts(words.receipt))])
 
 
-def _size(words: argparse.Namespace) -> tuple[int, bytes]:
-    return _read(commands.encode_size(operations.queue_name(words.queue)))
+def _nack(words: argparse.Namespace) -> tuple[int, bytes]:
+    delay_ms = None if words.backoff else operations.milliseconds(words.delay, "--delay")
+    return _request(words, [queuecommands.encode_nack(
+        receipts.parse_receipts(words.receipt), delay_ms,
+        operations.short_text(words.reason, "--reason"))])
 
 
-def _queues(words: argparse.Namespace) -> tuple[int, bytes]:
-    return _read(commands.encode_queues(limit=QUEUES_LIMIT))
+def _extend(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _request(words, [queuecommands.encode_extend(
+        receipts.parse_receipts(words.receipt), operations.milliseconds(words.lease, "--lease"))])
 
 
-def _read(command: bytes) -> tuple[int, bytes]:
-    return Kind.READ, requests.encode_read(False, command)
+def _configure(words: argparse.Namespace) -> tuple[int, bytes]:
+    settings = queueactions.settings_given(words)
+    if not settings:
+        return _describe(words)
+    values = dict(setting_value(name, value) for name, value in settings.items())
+    return _request(words, [queuecommands.encode_configure(operations.queue_name(words.queue),
+                                                           values)])
+
+
+def _delete(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _request(words, [queuecommands.encode_delete_queue(operations.queue_name(words.queue))])
+
+
+def _purge(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _request(words, [queuecommands.encode_purge(operations.queue_name(words.queue),
+                                                       MachineConfig().purge_count_max)])
+
+
+def _redrive(words: argparse.Namespace) -> tuple[int, bytes]:
+    limit = min(words.count or operations.COUNT_MAX, MachineConfig().redrive_count_max)
+    to = operations.queue_name(words.to) if words.to else b""
+    return _request(words, [queuecommands.encode_redrive(operations.queue_name(words.queue), to,
+                                                         limit)])
+
+
+def _put(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _request(words, [kvcommands.encode_kv_put(
+        operations.key_name(words.key), kvactions.value_given(words.value),
+        operations.milliseconds(words.ttl, "--ttl"))])
+
+
+def _cas(words: argparse.Namespace) -> tuple[int, bytes]:
+    condition = Condition(ConditionKind.EQUALS, operations.message_data(words.old))
+    return _request(words, [kvcommands.encode_kv_put(
+        operations.key_name(words.key), operations.message_data(words.new),
+        operations.milliseconds(words.ttl, "--ttl"), condition)])
+
+
+def _delete_key(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _request(words, [kvcommands.encode_kv_delete(operations.key_name(words.key))])
 
 
 def _execute(words: argparse.Namespace) -> tuple[int, bytes]:
-    try:
-        with open(0 if words.file == "-" else words.file, "rb") as file:
-            listed = json.loads(file.read(actions.EXECUTE_FILE_BYTES_MAX))
-    except OSError as error:
-        raise RaftnetError(f"{words.file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RaftnetError(f"{words.file}: not JSON: {error}") from error
-    command, _ = operations.encode_operations(listed)
+    command, _ = encode_list(*split_document(actions.read_document(words.file)))
     return _request(words, [command])
+
+
+# --- reads
+
+
+def _peek(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _read(words, commands.encode_peek(operations.queue_name(words.queue), words.count))
+
+
+def _size(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _read(words, commands.encode_size(operations.queue_name(words.queue)))
+
+
+def _queues(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _read(words, commands.encode_queues(limit=PAGE_LIMIT))
+
+
+def _describe(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _read(words, queuecommands.encode_describe(operations.queue_name(words.queue)))
+
+
+def _leases(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _read(words, queuecommands.encode_leases(operations.queue_name(words.queue),
+                                                    words.count))
+
+
+def _inspect(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _read(words, queuecommands.encode_inspect(operations.queue_name(words.queue),
+                                                     words.count))
+
+
+def _get(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _read(words, kvcommands.encode_kv_get(operations.key_name(words.key)))
+
+
+def _list_keys(words: argparse.Namespace) -> tuple[int, bytes]:
+    prefix = operations.short_text(words.prefix, "PREFIX")
+    return _read(words, kvcommands.encode_kv_list(prefix, limit=PAGE_LIMIT))
+
+
+def _read(words: argparse.Namespace, command: bytes) -> tuple[int, bytes]:
+    return Kind.READ, requests.encode_read(getattr(words, "local", None) is not None, command)
 
 
 def _log(words: argparse.Namespace) -> tuple[int, bytes]:
     limit = min(words.limit or LOG_LIMIT, LOG_LIMIT)
     return Kind.LOG, requests.encode_log(words.local is not None, words.first, limit)
+
+
+def _watch(words: argparse.Namespace) -> tuple[int, bytes]:
+    return Kind.WATCH, encode_watch(
+        words.local is not None, watchactions.what_of(words.what), words.from_index,
+        watchactions.name_of(words.what, words.name))
 
 
 def _status(words: argparse.Namespace) -> tuple[int, bytes]:
@@ -144,6 +252,22 @@ _ENCODERS = {
     actions.size: _size,
     actions.queues: _queues,
     actions.execute: _execute,
+    queueactions.ack: _ack,
+    queueactions.nack: _nack,
+    queueactions.extend: _extend,
+    queueactions.configure: _configure,
+    queueactions.delete: _delete,
+    queueactions.purge: _purge,
+    queueactions.redrive: _redrive,
+    queueactions.describe: _describe,
+    queueactions.leases: _leases,
+    queueactions.inspect: _inspect,
+    kvactions.get: _get,
+    kvactions.put: _put,
+    kvactions.delete: _delete_key,
+    kvactions.list_keys: _list_keys,
+    kvactions.cas: _cas,
+    watchactions.watch: _watch,
     actions.log: _log,
     memberactions.status: _status,
     memberactions.members: _members,

@@ -12,16 +12,19 @@ from raftnet.net.messages import decode_message
 from raftnet.raft.describe import describe_entries
 from raftnet.raft.entry import Entry, decode_entries
 from raftnet.raft.membership import QUORUM_RULE_NAMES
-from raftnet.wire import commands, joining, requests, snapshots
+from raftnet.wire import (commands, joining, kvcommands, queueresults, requests, snapshots,
+                          watches)
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.describe import (describe_bytes, describe_command, describe_result,
                                    describe_status)
 from raftnet.wire.frames import HEADER_BYTES, PEER_KINDS_FROM, FrameReader, Kind
+from raftnet.wire.printable import describe_name
 from raftnet.wire.requests import UNKNOWN_AGE
 
 BYTES_SHOWN = 64                # of a body of an unknown kind
 COMMANDS_SHOWN = 100            # of one request or reply
 INDENT = "    "
+_NUMBER_MAX = 1 << 56           # no counter and no time of a real cluster comes near it
 
 
 class StreamDecoder:
@@ -150,7 +153,13 @@ def _joined(shown: list[str], count: int) -> str:
 
 
 def _result(status: int, payload: bytes) -> str:
-    """A result does not say of which operation it is: the first layout that fits whole tells."""
+    """A result does not say of which operation it is: the first layout that fits whole tells. (A
+    number alone may be an id or a key's version, two of them a size or what was moved and left.)"""
+    if status == Status.ABORTED:
+        return describe_result(status, payload, Operation.TRANSACT)
+    if status == Status.CONFLICT:       # a position has 4 bytes, a version 8 and more
+        return describe_result(status, payload, Operation.TRANSACT if len(payload) == 4
+                               else Operation.KV_PUT)
     if status != Status.OK or not payload:
         return describe_result(status, payload)
     for operation, decode in _LAYOUTS:
@@ -165,12 +174,35 @@ def _result(status: int, payload: bytes) -> str:
     return describe_result(status, payload)
 
 
+def _outcomes(payload: bytes) -> list[int]:
+    outcomes = queueresults.decode_outcomes_result(payload)
+    if max(outcomes, default=0) > max(queueresults.Outcome):
+        raise MalformedError("no such outcome")
+    return outcomes
+
+
+def _kv_item(payload: bytes) -> kvcommands.KvItem:
+    """The value is what is left, so that everything long enough would fit."""
+    item = kvcommands.decode_kv_get_result(payload)
+    if not 0 < item.version < _NUMBER_MAX or item.expires_ms >= _NUMBER_MAX:
+        raise MalformedError("no version, or no time")
+    return item
+
+
 _LAYOUTS = [
     (Operation.ENQUEUE, commands.decode_enqueue_result),
     (Operation.DEQUEUE, commands.decode_messages),
     (Operation.SIZE, commands.decode_size_result),
     (Operation.EXECUTE, commands.decode_execute_result),
     (Operation.QUEUES, commands.decode_queue_list),
+    (Operation.LEASE, queueresults.decode_lease_result),
+    (Operation.ENQUEUE_WITH, queueresults.decode_enqueue_with_result),
+    (Operation.ACK, _outcomes),
+    (Operation.DESCRIBE, queueresults.decode_describe_result),
+    (Operation.LEASES, queueresults.decode_leases_result),
+    (Operation.INSPECT, queueresults.decode_inspect_result),
+    (Operation.KV_LIST, kvcommands.decode_kv_list_result),
+    (Operation.KV_GET, _kv_item),
 ]
 
 
@@ -258,6 +290,34 @@ def _snapshot_part(body: bytes) -> str:
             f"{_hex(part.data)}")
 
 
+# --- watches
+
+
+def _watch(body: bytes) -> str:
+    asked = watches.decode_watch(body)
+    return (("local " if asked.local else "") + f"{watches.WatchWhat(asked.what).name.lower()} "
+            f"{describe_name(asked.name)} from {asked.from_index}")
+
+
+def _watch_event(body: bytes) -> str:
+    index, changes = watches.decode_watch_event(body)
+    if changes is None:
+        return f"up to {index}: the watch has ended"
+    shown = [_change_of_watch(change) for change in changes[:COMMANDS_SHOWN]]
+    return f"up to {index} changes {len(changes)}" + (
+        f": {_joined(shown, len(changes))}" if changes else "")
+
+
+def _change_of_watch(change: watches.Change) -> str:
+    head = f"{change.index} {watches.EventType(change.type).name} {describe_name(change.name)}"
+    if change.type == watches.EventType.SIZE:
+        leased, delayed, size_bytes = watches.decode_sizes(change.value)
+        return (f"{head} ready {change.version} leased {leased} delayed {delayed} "
+                f"bytes {size_bytes}")
+    return f"{head} version {change.version}" + (
+        f" {describe_bytes(change.value)}" if change.type == watches.EventType.PUT else "")
+
+
 # --- who belongs to the cluster
 
 
@@ -305,6 +365,9 @@ _BODIES = {
     Kind.SNAPSHOT_TAKEN: _snapshot_taken,
     Kind.READ_SNAPSHOT: _read_snapshot,
     Kind.SNAPSHOT_PART: _snapshot_part,
+    Kind.WATCH: _watch,
+    Kind.WATCH_EVENT: _watch_event,
+    Kind.UNWATCH: lambda body: f"of id {watches.decode_unwatch(body)}",
     Kind.JOIN: _join,
     Kind.JOIN_REPLY: lambda body: f"cluster {joining.decode_join_reply(body).hex()}",
     Kind.INVITE: _invite,

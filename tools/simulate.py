@@ -46,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=int, metavar="N", help="1 to 9 founders (default: 3, 5 or "
                         "7, by the seed)")
     parser.add_argument("--clients", type=int, default=3, metavar="N", help="(default: 3)")
+    parser.add_argument("--workers", type=int, metavar="N", help="clients that lease, retry and "
+                        "use keys and transactions (default: none, or some, by the seed)")
     parser.add_argument("--profile", metavar="WORDS", help="the network, in tc's words: "
                         '"delay 1000ms 50ms reorder 8%% corrupt 5%% duplicate 2%% loss 5%%" '
                         "(default: drawn from the seed)")
@@ -88,7 +90,8 @@ class Campaign:
             name: getattr(self._network, name) for name in NetworkProfile.__slots__})
         count = arguments.nodes or _SIZES[seed % len(_SIZES)]
         cluster = SimulatedCluster(seed, count, arguments.clients, network=network,
-                                   echo=print if arguments.verbose else None)
+                                   echo=print if arguments.verbose else None,
+                                   workers=arguments.workers)
         violation = ""
         try:
             cluster.run(int(arguments.seconds * 1000), arguments.steps)
@@ -173,7 +176,7 @@ def _counted(counts: dict[str, int]) -> str:
 def _options(arguments: argparse.Namespace) -> list[str]:
     """What must be said again for the same course."""
     words = []
-    for name in ("steps", "nodes"):
+    for name in ("steps", "nodes", "workers"):
         if getattr(arguments, name) is not None:
             words.append(f"--{name} {getattr(arguments, name)}")
     if arguments.seconds != DURATION_MS / 1000:

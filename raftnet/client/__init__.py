@@ -3,5 +3,9 @@
 from raftnet.client.backup import HeldSnapshot
 from raftnet.client.client import Client, Queue
 from raftnet.client.operations import Message, QueueSize
+from raftnet.client.receipts import LeasedMessage
+from raftnet.errors import StateRefusedError
+from raftnet.wire.commands import Status
 
-__all__ = ["Client", "HeldSnapshot", "Message", "Queue", "QueueSize"]
+__all__ = ["Client", "HeldSnapshot", "LeasedMessage", "Message", "Queue", "QueueSize",
+           "StateRefusedError", "Status"]

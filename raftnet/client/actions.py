@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 
+from raftnet.client import queueactions
 from raftnet.client.client import Client, Queue
 from raftnet.client.entries import entry_commands, entry_lines
 from raftnet.client.lineinput import read_lines
 from raftnet.client.operations import message_data, to_bytes
 from raftnet.client.output import Output, outcome_object
-from raftnet.errors import MalformedError, NoAnswerError, RefusedError
+from raftnet.client.transactions import Enqueued, split_document
+from raftnet.errors import MalformedError, NoAnswerError, RefusedError, StateRefusedError
 from raftnet.raft.entry import EntryKind
 
 DONE, REFUSED, WRONG_ARGUMENTS, NOTHING_THERE, NO_ANSWER = 0, 1, 2, 3, 4
@@ -34,7 +36,11 @@ def enqueue(client: Client, arguments: argparse.Namespace, output: Output) -> in
     if arguments.message == ["-"]:
         if arguments.resume is not None:
             raise MalformedError("--resume needs the messages as arguments, not -")
-        return _enqueue_lines(queue, output)
+        if arguments.dedup is not None:
+            raise MalformedError("--dedup needs its message as an argument, not -")
+        return _enqueue_lines(queue, arguments, output)
+    if arguments.dedup is not None and len(arguments.message) > 1:
+        raise MalformedError("--dedup is the id of one message: give them one by one")
     requests = _cut([message_data(to_bytes(message)) for message in arguments.message])
     # each request before the resumed one was answered, or there would have been none to resume
     first = 0 if arguments.resume is None else arguments.resume[1] - 1
@@ -42,13 +48,18 @@ def enqueue(client: Client, arguments: argparse.Namespace, output: Output) -> in
         raise MalformedError(f"--resume: these messages make {len(requests)} requests; give the "
                              "same arguments as before")
     found: list[int] = []
+    duplicates = []
     for request in requests[first:]:
-        ids = queue.enqueue_batch(request)
+        ids = queue.enqueue_batch(request, arguments.priority, arguments.delay, arguments.ttl,
+                                  None if arguments.dedup is None else [arguments.dedup])
         found += ids
+        duplicates += ids.duplicates if isinstance(ids, Enqueued) else []
         if not output.as_json:
             output.ids(ids)
     if output.as_json:
-        output.document({"ids": found})
+        output.document({"ids": found} | ({"duplicates": duplicates} if duplicates else {}))
+    elif duplicates:
+        output.say("nothing was added: that id was enqueued before, as the message printed")
     return DONE
 
 
@@ -65,7 +76,7 @@ def _cut(messages: list[bytes]) -> list[list[bytes]]:
     return requests
 
 
-def _enqueue_lines(queue: Queue, output: Output) -> int:
+def _enqueue_lines(queue: Queue, arguments: argparse.Namespace, output: Output) -> int:
     read = done = 0
     last = time.monotonic()
     shown = output.stderr.isatty() and not output.stdout.isatty()
@@ -85,12 +96,17 @@ def _enqueue_lines(queue: Queue, output: Output) -> int:
             raise
 
     try:
-        for message_id in queue.enqueue_stream(lines()):
+        for message_id in queue.enqueue_stream(lines(), arguments.priority, arguments.delay,
+                                               arguments.ttl):
             waiting.append(str(message_id))
             done += 1
             if shown and done % REQUEST_MESSAGES_MAX == 0 and time.monotonic() - last > PROGRESS_S:
                 last = time.monotonic()
                 output.say(f"{done} messages enqueued")
+    except StateRefusedError as error:
+        behind = f"; lines behind it, up to {read}, may be" if read > done + 1 else ""
+        output.say(f"lines 1 to {done} are enqueued, line {done + 1} is not{behind}")
+        raise
     except NoAnswerError as error:
         # the requests were cut by what stdin gave when, which cannot be repeated: no resume
         behind = "surely not enqueued" if error.known else "possibly enqueued"
@@ -108,7 +124,11 @@ def _flush(waiting: list[str], output: Output) -> None:
 
 
 def dequeue(client: Client, arguments: argparse.Namespace, output: Output) -> int:
-    """Take messages from the head."""
+    """Take messages from the head, with --lease for a time."""
+    if arguments.lease is not None:
+        return queueactions.lease(client, arguments, output)
+    if arguments.consumer is not None:
+        raise MalformedError("--consumer goes with --lease")
     messages = client.queue(arguments.queue).dequeue_many(arguments.count, arguments.wait)
     output.messages(messages)
     return DONE if messages else NOTHING_THERE
@@ -116,14 +136,16 @@ def dequeue(client: Client, arguments: argparse.Namespace, output: Output) -> in
 
 def peek(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Show the first messages."""
-    messages = client.queue(arguments.queue).peek(arguments.count)
+    messages = client.queue(arguments.queue).peek(arguments.count, arguments.local)
+    output.read_at(arguments.local, client.read_index)
     output.messages(messages)
     return DONE if messages else NOTHING_THERE
 
 
 def size(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Count the messages."""
-    found = client.queue(arguments.queue).size()
+    found = client.queue(arguments.queue).size(arguments.local)
+    output.read_at(arguments.local, client.read_index)
     if output.as_json:
         output.document({"messages": found.messages, "bytes": found.bytes})
     else:
@@ -133,7 +155,8 @@ def size(client: Client, arguments: argparse.Namespace, output: Output) -> int:
 
 def queues(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """List the queues that hold messages."""
-    found = client.queues()
+    found = client.queues(arguments.local)
+    output.read_at(arguments.local, client.read_index)
     if output.as_json:
         output.document([{"queue": to_bytes(name).decode("utf-8", "backslashreplace"),
                           "messages": count} for name, count in found])
@@ -144,17 +167,22 @@ def queues(client: Client, arguments: argparse.Namespace, output: Output) -> int
 
 def execute(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Perform a list of operations atomically; a JSON object a line, or one list with --json."""
-    data = _read_file(arguments.file)
-    try:
-        operations = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise MalformedError(f"{arguments.file}: not JSON: {error}") from error
-    found = [outcome_object(outcome) for outcome in client.execute(operations)]
+    operations, when = split_document(read_document(arguments.file))
+    found = [outcome_object(outcome) for outcome in client.execute(operations, when)]
     if output.as_json:
         output.document(found)
     else:
         output.lines([json.dumps(outcome, ensure_ascii=False) for outcome in found])
     return DONE
+
+
+def read_document(name: str) -> object:
+    """The JSON in a file, `-` for stdin; raises MalformedError."""
+    data = _read_file(name)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"{name}: not JSON: {error}") from error
 
 
 def _read_file(name: str) -> bytes:

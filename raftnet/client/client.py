@@ -1,35 +1,41 @@
-"""The client library: `Client` and `Queue`, blocking, exactly once.
+"""The client library: `Client`, blocking, exactly once; its queues are in queue.py.
 
 Rules: one thread a client. Each call ends within `timeout_s` (plus the time it was asked to wait)
 with a result, a RefusedError (surely not executed) or a NoAnswerError, which says whether the
 outcome is known. What a retry may repeat is session.py's affair, where to send it link.py's.
 
-A dequeue is at most once for a consumer that dies after it: the message is gone with it.
+A dequeue is at most once for a consumer that dies after it: the message is gone with it. A lease
+gives it back.
 """
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from raftnet.client import operations
+from raftnet.client import operations, receipts
 from raftnet.client.backup import Backups, HeldSnapshot
 from raftnet.client.changes import Changed, Changes, Progress
 from raftnet.client.connection import clock
 from raftnet.client.link import Link, Read, ask_node
-from raftnet.client.operations import Message, QueueSize
-from raftnet.client.session import ClientSession, enqueue_encoder
+from raftnet.client.queue import Queue
+from raftnet.client.receipts import Receipt
+from raftnet.client.session import ClientSession
+from raftnet.client.transactions import decode_outcomes, encode_list
 from raftnet.errors import RaftnetError
 from raftnet.raft.entry import Entry, decode_entries
-from raftnet.wire import commands, requests
+from raftnet.wire import commands, kvcommands, queuecommands, queueresults, requests
 from raftnet.wire.commands import Status
 from raftnet.wire.frames import Kind
+from raftnet.wire.kvcommands import NO_CONDITION, Condition, KvItem
+from raftnet.wire.queueresults import Outcome
 from raftnet.wire.requests import MemberStatus, NodeStatus
 
 TIMEOUT_S = 30.0
 CLOSE_S = 1.0               # spent at most on telling the leader that the sessions are done
 SESSION_IDLE_S = 300.0      # a session unused for longer is not used again: they expire after 600
-WAIT_PIECE_S = 50.0         # longer waits are asked in pieces: a request may be resent for 60 s
 QUEUES_PAGE = 1_000
+KEYS_PAGE = 1_000
+LENGTH_BYTES = 4            # of a command, before its operation
 LOG_PAGE = 10_000
 
 
@@ -48,6 +54,7 @@ class Client:
         self.timeout_s = timeout_s
         self.servers = list(servers)
         self.known_members: list[str] = []      # addresses, as the leader named them last
+        self.read_index: int | None = None      # up to where the newest read saw everything
         self._link = Link(servers if redirect else servers[:1], redirect)
         self._request_ids = itertools.count(1)
         self._idle: list[tuple[ClientSession, float]] = []  # and when it was last used, seconds
@@ -82,24 +89,87 @@ class Client:
         """The queue of that name (1 to 255 bytes); it exists while it holds messages."""
         return Queue(self, name)
 
-    def queues(self) -> list[tuple[str, int]]:
+    def queues(self, local: str | None = None) -> list[tuple[str, int]]:
         """(name, messages) of every queue that holds messages, in order of their names."""
         found: list[tuple[bytes, int]] = []
         after = b""
         while True:
-            status, payload = self._read(commands.encode_queues(after, QUEUES_PAGE))
+            status, payload = self._read(commands.encode_queues(after, QUEUES_PAGE), local)
             page = commands.decode_queue_list(payload) if status == Status.OK else []
             found += page
             if len(page) < QUEUES_PAGE:
                 return [(name.decode("utf-8", "surrogateescape"), size) for name, size in found]
             after = page[-1][0]
 
-    def execute(self, operations_: list[dict]) -> list:
-        """All of the operations (operations.py), atomically; a value for each: list of message
-        ids, list of Message, or QueueSize. Raises MalformedError for a list that is none."""
-        command, shapes = operations.encode_operations(operations_)
+    def execute(self, operations_: list[dict], when: list[dict] | None = None) -> list:
+        """All of the operations (transactions.py), atomically, where all conditions of `when`
+        hold; a value for each: list of message ids, list of Message or LeasedMessage, QueueSize,
+        tuple of Outcome, a version (put, delete), KvItem (get), how many (purge); None for an
+        absent key. Raises MalformedError for a list that is none, and StateRefusedError, with
+        nothing done, where a condition does not hold, a receipt is stale, or a queue is full."""
+        command, readers = encode_list(operations_, when)
         _, payload = self._call(command)
-        return operations.decode_outcomes(payload, shapes)
+        return decode_outcomes(payload, readers)
+
+    # --- leased messages; an outcome for each receipt, which are all tried
+
+    def ack(self, receipts_: Receipt | list[Receipt]) -> list[Outcome]:
+        """The messages are done with, and gone."""
+        return self._settle(queuecommands.encode_ack(receipts.parse_receipts(receipts_)))
+
+    def nack(self, receipts_: Receipt | list[Receipt], delay_s: float | None = 0.0,
+             reason: str = "") -> list[Outcome]:
+        """The messages come back after `delay_s`, at once to the head of their queue; None: after
+        the queue's back-off, longer with each delivery. `reason` stands in their history."""
+        delay_ms = None if delay_s is None else operations.milliseconds(delay_s, "delay")
+        return self._settle(queuecommands.encode_nack(receipts.parse_receipts(receipts_), delay_ms,
+                                                      operations.short_text(reason, "reason")))
+
+    def extend(self, receipts_: Receipt | list[Receipt], lease_s: float) -> list[Outcome]:
+        """The leases end `lease_s` seconds from now, whenever they would have."""
+        return self._settle(queuecommands.encode_extend(
+            receipts.parse_receipts(receipts_), operations.milliseconds(lease_s, "lease")))
+
+    def _settle(self, command: bytes) -> list[Outcome]:
+        operations.check_request_bytes(len(command))
+        _, payload = self._call(command)
+        return list(map(Outcome, queueresults.decode_outcomes_result(payload)))
+
+    # --- keys (1 to 255 bytes) and values (bytes, as large as a message); str is UTF-8
+
+    def kv_get(self, key: str | bytes, local: str | None = None) -> KvItem | None:
+        """Version, expiry (replicated ms, 0: never) and value; None where the key is absent."""
+        status, payload = self._read(kvcommands.encode_kv_get(operations.key_name(key)), local)
+        return kvcommands.decode_kv_get_result(payload) if status == Status.OK else None
+
+    def kv_put(self, key: str | bytes, value: str | bytes, ttl_s: float = 0.0,
+               condition: Condition = NO_CONDITION) -> int:
+        """Set the key, for `ttl_s` seconds where that is above 0; returns its new version. Raises
+        StateRefusedError with what is there where the condition does not hold."""
+        command = kvcommands.encode_kv_put(
+            operations.key_name(key), operations.message_data(value),
+            operations.milliseconds(ttl_s, "ttl"), condition)
+        return kvcommands.decode_version_result(self._call(command)[1])
+
+    def kv_delete(self, key: str | bytes, condition: Condition = NO_CONDITION) -> int | None:
+        """Remove the key; returns the deletion's version, None where it was absent."""
+        status, payload = self._call(kvcommands.encode_kv_delete(operations.key_name(key),
+                                                                 condition))
+        return kvcommands.decode_version_result(payload) if status == Status.OK else None
+
+    def kv_list(self, prefix: str | bytes = b"",
+                local: str | None = None) -> Iterator[tuple[bytes, int, bytes]]:
+        """(key, version, value) of every key that begins so, in byte order, read page by page: each
+        page is of its own moment."""
+        prefix, after, more = operations.short_text(prefix, "prefix"), b"", True
+        while more:
+            status, payload = self._read(kvcommands.encode_kv_list(prefix, after, KEYS_PAGE), local)
+            if status != Status.OK:
+                return
+            more, items = kvcommands.decode_kv_list_result(payload)
+            yield from items
+            more = more and bool(items)
+            after = items[-1][0] if items else after
 
     # --- the cluster
 
@@ -201,13 +271,18 @@ class Client:
         if reply.first_message_id is not None:
             return Status.OK, commands.encode_enqueue_result(reply.first_message_id)
         status, payload = reply.results[0]
-        operations.check_status(status, payload)
+        operations.check_status(status, payload, command[LENGTH_BYTES])
         return status, payload
 
-    def _read(self, command: bytes) -> tuple[int, bytes]:
-        """(status, payload) of a reading command, linearizable."""
-        reply = self._ask(Kind.READ, requests.encode_read(False, command), Kind.READ_REPLY)
-        _, status, payload = requests.decode_read_reply(reply)
+    def _read(self, command: bytes, local: str | None = None) -> tuple[int, bytes]:
+        """(status, payload) of a reading command: linearizable, or what the node at the address
+        `local` has applied."""
+        body = requests.encode_read(local is not None, command)
+        if local is None:
+            reply = self._ask(Kind.READ, body, Kind.READ_REPLY)
+        else:
+            reply = ask_node(local, Kind.READ, body, Kind.READ_REPLY, clock() + self.timeout_s)
+        self.read_index, status, payload = requests.decode_read_reply(reply)
         operations.check_status(status, payload)
         return status, payload
 
@@ -229,123 +304,3 @@ class Client:
             if clock() - used < SESSION_IDLE_S:
                 return session
         return ClientSession(request_ids=self._request_ids)
-
-
-class Queue:
-    """A named queue of messages (bytes, at most 1 MiB each; str is sent as UTF-8)."""
-
-    def __init__(self, client: Client, name: str):
-        self.name = name
-        self._client = client
-        self._name = operations.queue_name(name)
-
-    def enqueue(self, message: str | bytes) -> int:
-        """Append one message; returns its id. When it returns, a quorum has it on disk."""
-        return self.enqueue_batch([message])[0]
-
-    def enqueue_batch(self, messages: list[str | bytes]) -> list[int]:
-        """Append all of the messages or none, next to each other; returns their ids."""
-        data = [operations.message_data(message) for message in messages]
-        if not data:
-            return []
-        command = commands.encode_enqueue(self._name, data)
-        operations.check_request_bytes(len(command))
-        _, payload = self._client._call(command)
-        return list(operations.read_ids(payload, len(data)))
-
-    def enqueue_many(self, messages: Iterable[str | bytes]) -> list[int]:
-        """Append the messages of any iterable, each by itself, pipelined; returns their ids."""
-        return list(self.enqueue_stream(messages))
-
-    def enqueue_stream(self, messages: Iterable[str | bytes | None]) -> Iterator[int]:
-        """Append the messages as the ids are taken from this generator, pipelined; yields an id
-        for each, in order. A None among them says: send what waits, and yield all ids up to here.
-
-        Between two answers at most `timeout_s` pass.
-        """
-        client = self._client
-        link = client._link
-        session = client._take_session()
-        encode = enqueue_encoder(self._name)
-        client._streams.append(session)
-        try:
-            for message in messages:
-                if message is None:
-                    yield from self._drain(session)
-                    continue
-                session.submit(encode(operations.message_data(message)))
-                if session.full:
-                    self._settle_others(session)
-                    deadline = clock() + client.timeout_s
-                    link.turn(session, deadline, block=False)
-                    while session.full:         # no room for more: wait for answers
-                        link.turn(session, deadline)
-                    for reply in session.take_answers():
-                        yield from _reply_ids(reply)
-            yield from self._drain(session)
-        finally:
-            client._streams.remove(session)
-        client._idle.append((session, clock()))
-
-    def _drain(self, session: ClientSession) -> Iterator[int]:
-        self._settle_others(session)
-        while True:
-            answers = session.take_answers()
-            for reply in answers:
-                yield from _reply_ids(reply)
-            if answers:
-                continue            # while we yielded, another call may have brought the rest
-            if not session.unanswered:
-                return
-            before, deadline = session.acknowledged, clock() + self._client.timeout_s
-            while session.unanswered and session.acknowledged == before:
-                self._client._link.turn(session, deadline)
-
-    def _settle_others(self, session: ClientSession) -> None:
-        for stream in self._client._streams:
-            if stream is not session:
-                self._client._link.finish(stream, clock() + self._client.timeout_s)
-
-    def dequeue(self, wait_s: float = 0.0) -> Message | None:
-        """Take the first message; None where none came within `wait_s` seconds."""
-        messages = self.dequeue_many(1, wait_s)
-        return messages[0] if messages else None
-
-    def dequeue_many(self, count: int, wait_s: float = 0.0) -> list[Message]:
-        """Take up to `count` messages from the head, at once; [] where there are none, or none
-        came within `wait_s` seconds."""
-        operations.check_count(count)
-        end = clock() + wait_s
-        left = float(wait_s)
-        while True:
-            piece = min(max(left, 0.0), WAIT_PIECE_S)
-            command = commands.encode_dequeue(self._name, count, round(piece * 1000))
-            status, payload = self._client._call(command, piece)
-            left = end - clock()
-            # cancelled: the connection broke, nothing was taken; empty: a piece of the wait is over
-            if status == Status.OK or left <= 0 or wait_s <= 0:
-                return operations.read_messages(status, payload)
-
-    def peek(self, count: int = 1) -> list[Message]:
-        """The first messages, left where they are; what is read is no older than the call."""
-        operations.check_count(count)
-        return operations.read_messages(
-            *self._client._read(commands.encode_peek(self._name, count)))
-
-    def size(self) -> QueueSize:
-        """How many messages wait, and their bytes."""
-        status, payload = self._client._read(commands.encode_size(self._name))
-        if status == Status.EMPTY:
-            return QueueSize(0, 0)
-        return QueueSize(*commands.decode_size_result(payload))
-
-
-def _reply_ids(reply: requests.Reply) -> Iterable[int]:
-    """The ids of a frame of single enqueues."""
-    if reply.first_message_id is not None:
-        return range(reply.first_message_id, reply.first_message_id + reply.count)
-    ids: list[int] = []
-    for status, payload in reply.results:
-        operations.check_status(status, payload)
-        ids += operations.read_ids(payload, 1)
-    return ids

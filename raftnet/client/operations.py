@@ -1,20 +1,25 @@
-"""Lists of operations for `execute`, and what results mean: between Python values and commands.
+"""Python values and the arguments of commands, and what results mean.
 
-An operation is a dict as in JSON: {"enqueue": QUEUE, "messages": [TEXT, ...]},
-{"dequeue": QUEUE, "count": N}, {"peek": QUEUE, "count": N}, {"size": QUEUE}; count defaults to 1.
+Texts are UTF-8 both ways, and what is no UTF-8 comes through all the same (surrogateescape). Times
+are given in seconds, fractions included, and travel as milliseconds. Lists of operations for
+`execute`: transactions.py.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from raftnet.config import WireConfig
-from raftnet.errors import ErrorCode, MalformedError, RefusedError
-from raftnet.wire import commands, requests
+from raftnet.errors import ErrorCode, MalformedError, RefusedError, StateRefusedError
+from raftnet.wire import commands, kvcommands, queueresults, requests, transactions
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.describe import describe_status
+from raftnet.wire.queueresults import Outcome
 
 _LIMITS = WireConfig()
 COUNT_MAX = 0xFFFFFFFF
+U64_MAX = 0xFFFF_FFFF_FFFF_FFFF
+_SECONDS_MAX = 1e12             # the machine's own limits are far below
 
 _STATUS_MEANING = {
     Status.MALFORMED: (ErrorCode.BAD_REQUEST, "the node could not read the command"),
@@ -76,6 +81,33 @@ def message_data(message: str | bytes) -> bytes:
     return bytes(message)
 
 
+def key_name(key: str | bytes) -> bytes:
+    """A key as bytes, 1 to 255; raises MalformedError."""
+    data = key if isinstance(key, bytes) else to_bytes(key) if isinstance(key, str) else b""
+    if not 1 <= len(data) <= _LIMITS.queue_name_bytes_max:
+        raise MalformedError(f"a key has 1 to {_LIMITS.queue_name_bytes_max} bytes, not "
+                             f"{len(data)}")
+    return data
+
+
+def short_text(text: str | bytes, what: str) -> bytes:
+    """A consumer, a reason, a deduplication id or a prefix as bytes, 0 to 255; raises
+    MalformedError."""
+    data = text if isinstance(text, bytes) else to_bytes(text) if isinstance(text, str) else None
+    if data is None or len(data) > _LIMITS.queue_name_bytes_max:
+        raise MalformedError(f"{what}: a text of at most {_LIMITS.queue_name_bytes_max} bytes is "
+                             "needed")
+    return data
+
+
+def milliseconds(seconds: float, what: str) -> int:
+    """Seconds as whole milliseconds, at least 1 where there is anything; raises MalformedError."""
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not math.isfinite(seconds) or not 0 <= seconds <= _SECONDS_MAX:
+        raise MalformedError(f"{what}: a number of seconds from 0 on is needed, not {seconds!r}")
+    return max(round(seconds * 1000), 1) if seconds else 0
+
+
 def check_count(count: int) -> int:
     """A number of messages asked for, at least 1; raises MalformedError."""
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= COUNT_MAX:
@@ -94,13 +126,58 @@ def check_request_bytes(command_bytes: int) -> None:
 # --- results
 
 
-def check_status(status: int, payload: bytes) -> None:
-    """Raises RefusedError where a command ended in neither OK, EMPTY nor CANCELLED."""
+def check_status(status: int, payload: bytes, operation: int | None = None) -> None:
+    """Raises RefusedError where a command ended in neither OK, EMPTY nor CANCELLED; that is a
+    StateRefusedError where what the queues or keys hold forbids it."""
     if status in (Status.OK, Status.EMPTY, Status.CANCELLED):
         return
+    if status in _STATE_REFUSALS:
+        raise _state_refusal(status, payload, operation)
     code, meaning = _STATUS_MEANING.get(status, (ErrorCode.BAD_REQUEST, "refused"))
     detail = payload.decode("utf-8", "backslashreplace") if payload else meaning
     raise RefusedError(code, f"{describe_status(status)}: {detail}")
+
+
+_STATE_REFUSALS = (Status.STALE, Status.FULL, Status.CONFLICT, Status.IN_USE, Status.ABORTED)
+_LISTS = (Operation.EXECUTE, Operation.TRANSACT)
+
+
+def _state_refusal(status: int, payload: bytes, operation: int | None) -> StateRefusedError:
+    name = describe_status(status)
+    if status == Status.CONFLICT and operation in _LISTS:
+        position = transactions.decode_conflict_result(payload)
+        return StateRefusedError(status, f"{name}: condition {position + 1} does not hold: nothing "
+                                 "was done", position=position)
+    if status == Status.CONFLICT:
+        version, value = kvcommands.decode_kv_conflict(payload)
+        found = f"has version {version}" if version else "is absent"
+        return StateRefusedError(status, f"{name}: the key {found}: nothing was done; get it and "
+                                 "decide anew", version=version, value=value)
+    if status == Status.ABORTED:
+        position, inner_status, inner = transactions.decode_aborted_result(payload)
+        cause = _state_refusal(inner_status, inner, None)
+        return StateRefusedError(status, f"{name}: operation {position + 1}: {cause}; nothing of "
+                                 "the list was done", position=position, version=cause.version,
+                                 value=cause.value)
+    if status == Status.STALE:
+        return StateRefusedError(status, f"{name}: {_stale_text(payload)}")
+    detail = f" ({payload.decode('utf-8', 'backslashreplace')})" if payload else ""
+    if status == Status.FULL:
+        return StateRefusedError(status, f"{name}: the queue holds as much as it may{detail}: "
+                                 "nothing was added; take messages out, or raise its limits "
+                                 "(configure)")
+    if status == Status.IN_USE:
+        return StateRefusedError(status, f"{name}: the queue holds messages, or somebody waits at "
+                                 f"it{detail}: purge it, or wait for the leases to end")
+    return StateRefusedError(status, f"{name}{detail}")     # of a newer node, inside an ABORTED
+
+
+def _stale_text(payload: bytes) -> str:
+    """Which receipts; a payload that tells it is the outcomes of the command."""
+    outcomes = queueresults.decode_outcomes_result(payload) if payload else []
+    stale = [str(place) for place, outcome in enumerate(outcomes, 1) if outcome == Outcome.STALE]
+    which = f"receipt {', '.join(stale[:10])} of {len(outcomes)}: " if len(outcomes) > 1 else ""
+    return f"{which}that lease has ended, the message is delivered anew"
 
 
 def read_ids(payload: bytes, count: int) -> range:
@@ -114,71 +191,3 @@ def read_messages(status: int, payload: bytes) -> list[Message]:
     if status != Status.OK:
         return []
     return [Message(*pair) for pair in commands.decode_messages(payload)]
-
-
-# --- execute
-
-
-def encode_operations(operations: list[dict]) -> tuple[bytes, list[tuple[int, int]]]:
-    """(EXECUTE command, what decode_outcomes needs); raises MalformedError naming the place."""
-    if not isinstance(operations, list) or not operations:
-        raise MalformedError("execute takes a list with at least one operation")
-    pieces, shapes = [], []
-    for place, operation in enumerate(operations, 1):
-        try:
-            piece, shape = _encode_operation(operation)
-        except MalformedError as error:
-            raise MalformedError(f"operation {place}: {error}") from error
-        pieces.append(piece)
-        shapes.append(shape)
-    command = commands.encode_execute(pieces)
-    check_request_bytes(len(command))
-    return command, shapes
-
-
-def _encode_operation(operation: dict) -> tuple[bytes, tuple[int, int]]:
-    if not isinstance(operation, dict):
-        raise MalformedError(f"an object is needed, not {operation!r}")
-    verbs = [key for key in operation if key in _ARGUMENTS]
-    if len(verbs) != 1:
-        raise MalformedError(f"exactly one of {', '.join(_ARGUMENTS)} is needed")
-    verb = verbs[0]
-    strange = set(operation) - {verb} - _ARGUMENTS[verb]
-    if strange:
-        raise MalformedError(f"{verb} takes no {', '.join(map(repr, sorted(strange, key=str)))}")
-    queue = queue_name(operation[verb])
-    if verb == "enqueue":
-        messages = operation.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise MalformedError('enqueue needs "messages", a list with at least one string')
-        data = [message_data(message) for message in messages]
-        return commands.encode_enqueue(queue, data), (Operation.ENQUEUE, len(data))
-    if verb == "size":
-        return commands.encode_size(queue), (Operation.SIZE, 0)
-    count = check_count(operation.get("count", 1))
-    if verb == "dequeue":
-        return commands.encode_dequeue(queue, count), (Operation.DEQUEUE, count)
-    return commands.encode_peek(queue, count), (Operation.PEEK, count)
-
-
-_ARGUMENTS = {"enqueue": {"messages"}, "dequeue": {"count"}, "peek": {"count"}, "size": set()}
-
-
-def decode_outcomes(payload: bytes, shapes: list[tuple[int, int]]) -> list:
-    """A value for each operation: list of ids, list of Message, or QueueSize.
-
-    Raises RefusedError for an operation that failed, MalformedError.
-    """
-    results = commands.decode_execute_result(payload)
-    if len(results) != len(shapes):
-        raise MalformedError(f"{len(results)} results for {len(shapes)} operations")
-    outcomes: list = []
-    for (status, result), (operation, count) in zip(results, shapes):
-        check_status(status, result)
-        if operation == Operation.ENQUEUE:
-            outcomes.append(list(read_ids(result, count)))
-        elif operation == Operation.SIZE:
-            outcomes.append(QueueSize(*commands.decode_size_result(result)))
-        else:
-            outcomes.append(read_messages(status, result))
-    return outcomes

@@ -9,6 +9,10 @@ import json
 from typing import BinaryIO, TextIO
 
 from raftnet.client.operations import Message, QueueSize, to_bytes
+from raftnet.client.receipts import LeasedMessage
+from raftnet.client.transactions import Enqueued, Purged
+from raftnet.wire.kvcommands import KvItem
+from raftnet.wire.queueresults import Outcome
 
 
 class Output:
@@ -42,6 +46,11 @@ class Output:
         self.stderr.write(f"mqclient: {text}\n")
         self.stderr.flush()
 
+    def read_at(self, local: str | None, index: int | None) -> None:
+        """With --local: up to where that node has seen everything, on stderr."""
+        if local is not None:
+            self.say(f"at index {index}")
+
     def ids(self, ids: list[int]) -> None:
         """Message ids, a line each."""
         self.lines([str(message_id) for message_id in ids])
@@ -56,9 +65,20 @@ class Output:
 
 def message_object(message: Message) -> dict:
     """A message for JSON: `text`, and the bytes in `base64` too where they are no UTF-8."""
-    found = {"id": message.id, "text": printable(message.data)}
-    if to_bytes(found["text"]) != message.data:
-        found["base64"] = base64.b64encode(message.data).decode()
+    return {"id": message.id} | text_object("text", message.data)
+
+
+def leased_object(message: LeasedMessage) -> dict:
+    """A message taken under a lease for JSON."""
+    return message_object(message) | {"receipt": message.receipt, "deliveries": message.deliveries}
+
+
+def text_object(name: str, data: bytes) -> dict:
+    """Bytes for JSON under that name; where they are no UTF-8, in base64 under another too."""
+    found = {name: printable(data)}
+    if to_bytes(found[name]) != data:
+        other = "base64" if name == "text" else f"{name}_base64"
+        found[other] = base64.b64encode(data).decode()
     return found
 
 
@@ -75,10 +95,29 @@ def size_text(size: int) -> str:
     return f"{size} bytes"
 
 
-def outcome_object(outcome: list | QueueSize) -> dict:
+def seconds_text(milliseconds: int) -> str:
+    """Milliseconds as seconds: 90, 0.25."""
+    whole, rest = divmod(milliseconds, 1000)
+    return f"{whole}.{rest:03}".rstrip("0") if rest else str(whole)
+
+
+def outcome_object(outcome: object) -> dict:
     """One result of an execute for JSON."""
     if isinstance(outcome, QueueSize):
         return {"size": outcome.messages, "bytes": outcome.bytes}
+    if isinstance(outcome, KvItem):
+        return {"version": outcome.version} | text_object("value", outcome.value)
+    if outcome is None:
+        return {"absent": True}
+    if isinstance(outcome, Purged):
+        return {"removed": int(outcome)}
+    if isinstance(outcome, int):
+        return {"version": outcome}
+    if isinstance(outcome, tuple):
+        return {"outcomes": [Outcome(one).name.lower() for one in outcome]}
+    if isinstance(outcome, Enqueued):
+        return {"ids": outcome, "duplicates": outcome.duplicates}
     if outcome and isinstance(outcome[0], int):
         return {"ids": outcome}
-    return {"messages": [message_object(message) for message in outcome]}
+    return {"messages": [leased_object(message) if isinstance(message, LeasedMessage)
+                         else message_object(message) for message in outcome]}

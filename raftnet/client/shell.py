@@ -87,7 +87,8 @@ class Prompt(cmd.Cmd):
             arguments = self._parser.parse_args(words)
         except SystemExit:          # argparse has said what is wrong, or printed --help
             return
-        if getattr(arguments, "message", None) == ["-"] or getattr(arguments, "file", "") == "-":
+        if ["-"] in (getattr(arguments, "message", None), [getattr(arguments, "file", "")],
+                     [getattr(arguments, "value", "")]):
             self._output.say("- reads all of stdin, which is the prompt here: use the command line")
             return
         commandline.run(arguments, self._options, self._output, self._client)

@@ -1,64 +1,161 @@
 """The machine's state as text for people, a line each: tools/decode.py, log --at and snapshot.
 
 Rules: changes nothing; always printable lines, however large or strange what is in it is; what is
-left out is counted. In the order of a snapshot: queues by name, waits as they asked, sessions.
+left out is counted. Queues come by name, in each what is ready in the order of delivery, then what
+is leased, delayed and known again; then keys, waits as they asked, sessions. How a queue holds what
+is ready is no state, and not told.
 
 Elsewhere: single values as text (wire/describe.py), the state as bytes (state.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from raftnet.machine.kv import KeyValue
 from raftnet.machine.machine import Machine
-from raftnet.machine.queue import Queue
+from raftnet.machine.message import Message
+from raftnet.machine.queue import Level, Queue
 from raftnet.machine.sessions import Session
+from raftnet.machine.waits import Wait
 from raftnet.wire.describe import describe_bytes, describe_name
+from raftnet.wire.describequeues import describe_event, describe_settings
 
 MESSAGES_SHOWN = 10
 _INDENT = "    "
 
 
 def describe_state(machine: Machine, shown: int | None = MESSAGES_SHOWN) -> Iterator[str]:
-    """Lines about the whole state; of each queue the first `shown` messages (None: all), of the
-    waits and sessions likewise a hundred times as many."""
+    """Lines about the whole state; of each queue the first `shown` messages (None: all) of those
+    that are ready, leased and delayed, and so many ids; of the keys, waits and sessions a hundred
+    times as many."""
     many = None if shown is None else 100 * shown
-    waits, sessions = machine.executor.waits.pending, machine.sessions
-    queues = machine.executor.queues.by_name
-    filled = [name for name in sorted(queues) if queues[name].messages]
+    executor = machine.executor
+    waits, sessions = executor.waits.pending, machine.sessions
+    queues = executor.queues.by_name
+    filled = [name for name in sorted(queues) if queues[name].held()
+              or queues[name].settings is not None or queues[name].dedup]
     yield f"applied up to {machine.applied_index}, digest {machine.digest:08x}"
     yield (f"replicated time {machine.time_ms} ms, state version {machine.state_version}, "
-           f"next message id {machine.executor.next_message_id}")
-    messages = sum(len(queues[name].messages) for name in filled)
+           f"next message id {executor.next_message_id}, "
+           f"next delivery {executor.leases.next_delivery}")
+    messages = sum(queues[name].held() for name in filled)
     yield f"{_count(len(filled), 'queue')} with {_count(messages, 'message')}"
     for name in filled:
         yield from _queue_lines(name, queues[name], shown)
+    yield from _key_lines(executor.kv, many)
     yield _count(len(waits), "waiting dequeue")
-    for wait in islice(waits.values(), many):
-        yield (f"{_INDENT}{wait.session.hex()}:{wait.first_sequence} for {wait.count} of "
-               f"{describe_name(wait.queue)} until {wait.deadline_ms} ms")
-    yield from _left_out(len(waits), many)
+    yield from _some((_wait_line(wait) for wait in waits.values()), len(waits), many)
     yield (f"{_count(len(sessions.by_id), 'session')}, "
            f"kept replies count {sessions.kept_bytes} bytes")
-    for session_id, session in islice(sessions.in_order(), many):
-        yield _INDENT + _session_line(session_id, session)
-    yield from _left_out(len(sessions.by_id), many)
+    yield from _some((_session_line(*item) for item in sessions.in_order()), len(sessions.by_id),
+                     many)
+
+
+def ready_messages(queue: Queue) -> Iterator[tuple[int, bytes | Message]]:
+    """(place, bytes or more) of all that is ready, in the order of delivery."""
+    for priority in sorted(queue.levels or (), reverse=True):
+        yield from _of_level(queue.levels[priority], queue.special or {})
+    yield from _of_level(queue, queue.special or {})
+
+
+def _of_level(level: Level, special: dict[int, Message]) -> Iterator[tuple[int, bytes | Message]]:
+    behind = level.ids[0] if level.ids else None
+    for place in sorted({place for place in level.returned or () if place in special
+                         and (behind is None or place < behind)}):
+        yield place, special[place]
+    for place, message in zip(level.ids, level.messages):
+        if message is not None:
+            yield place, message
+        elif place in special:      # else it is a gap
+            yield place, special[place]
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _left_out(count: int, shown: int | None) -> Iterator[str]:
+def _some(lines: Iterable[str], count: int, shown: int | None, what: str = "") -> Iterator[str]:
+    """The first of so many lines, and how many are left out."""
+    for line in islice(lines, shown):
+        yield _INDENT + line
     if shown is not None and count > shown:
-        yield f"{_INDENT}... ({count - shown} more)"
+        yield f"{_INDENT}... ({count - shown} more{what})"
+
+
+# --- a queue
 
 
 def _queue_lines(name: bytes, queue: Queue, shown: int | None) -> Iterator[str]:
-    count = len(queue.messages)
-    yield f"queue {describe_name(name)}: {_count(count, 'message')}, {queue.size_bytes} bytes"
-    for message_id, message in islice(zip(queue.ids, queue.messages), shown):
-        yield f"{_INDENT}{message_id} {describe_bytes(message)}"
-    yield from _left_out(count, shown)
+    count, leased, delayed = queue.ready(), queue.leased or {}, queue.delayed
+    returned = sum(message.deliveries > 0 for message in (queue.special or {}).values())
+    yield f"queue {describe_name(name)}: {_count(count, 'message')}, {queue.size_bytes} bytes" + (
+        "".join(f", {number} {what}" for number, what in (
+            (returned, "returned"), (len(leased), "leased"), (len(delayed or ()), "delayed"))
+            if number))
+    if queue.settings is not None:
+        yield f"{_INDENT}settings {describe_settings(queue.settings.by_number())}"
+    everything = shown is None
+    yield from _some((f"{place} {describe_bytes(what)}" if isinstance(what, bytes)
+                      else _message_text(what, everything)
+                      for place, what in ready_messages(queue)), count, shown)
+    yield from _some((f"leased {_message_text(lease.message, everything, delivery)} until "
+                      f"{lease.deadline_ms} ms, taken {lease.taken_ms} ms"
+                      + (f" by {describe_name(lease.consumer)}" if lease.consumer else "")
+                      for delivery, lease in sorted(leased.items())), len(leased), shown,
+                     " leased")
+    if delayed:
+        held = sorted(delayed.by_place.values(), key=lambda pair: (pair[0], pair[1].place))
+        yield from _some((f"delayed {_message_text(message, everything)} until {due_ms} ms"
+                          for due_ms, message in held), len(held), shown, " delayed")
+    if queue.dedup:
+        ids = sorted((expires_ms, message_id, dedup_id)
+                     for dedup_id, (message_id, expires_ms) in queue.dedup.by_id.items())
+        yield from _some((f"dedup {describe_bytes(dedup_id)} is message {message_id} until "
+                          f"{expires_ms} ms" for expires_ms, message_id, dedup_id in ids),
+                         len(ids), shown, " dedup ids")
+
+
+def _message_text(message: Message, everything: bool, delivery: int | None = None) -> str:
+    receipt = "" if delivery is None else f":{delivery}"
+    known = [f"place {message.place}"] if message.place != message.id else []
+    if message.priority:
+        known.append(f"priority {message.priority}")
+    if message.deliveries:
+        known.append(f"delivered {message.deliveries} times" if message.deliveries > 1
+                     else "delivered once")
+    if message.expires_ms:
+        known.append(f"expires {message.expires_ms} ms")
+    if message.origin:
+        known.append(f"from {describe_name(message.origin)}")
+    history = message.history if everything else message.history[-1:]
+    known += [describe_event(event) for event in history]
+    if len(history) < len(message.history):
+        known.append(_count(len(message.history) - 1, "event") + " before")
+    return (f"{message.id}{receipt} {describe_bytes(message.body)}"
+            + (f" ({', '.join(known)})" if known else ""))
+
+
+# --- the rest
+
+
+def _key_lines(kv: KeyValue, shown: int | None) -> Iterator[str]:
+    count = len(kv.by_key)
+    yield f"{_count(count, 'key')}, last change {kv.version}"
+    yield from _some((
+        f"{describe_name(name)} version {item.version} {describe_bytes(item.value)}"
+        + (f" expires {item.expires_ms} ms" if item.expires_ms else "")
+        for name, item in ((name, kv.by_key[name]) for name in kv.names.after(b""))),
+        count, shown)
+
+
+def _wait_line(wait: Wait) -> str:
+    line = (f"{wait.session.hex()}:{wait.first_sequence} for {wait.count} of "
+            f"{describe_name(wait.queue)} until {wait.deadline_ms} ms")
+    if wait.lease_ms:
+        line += f", to lease for {wait.lease_ms} ms"
+        if wait.consumer:
+            line += f" by {describe_name(wait.consumer)}"
+    return line
 
 
 def _session_line(session_id: bytes, session: Session) -> str:

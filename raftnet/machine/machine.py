@@ -3,8 +3,9 @@
 Rules: total and deterministic (design, decision 9). Whatever the bytes of a batch are, each request
 gets a reply and the index moves on; equal entries give equal replies, equal state and an equal
 digest on every node, in every process. Replicated time is the stamp of the batch (decision 8): what
-is due by then expires first, at most `expiries_per_entry_max` waits and as many sessions an entry,
-and the requests follow in the order of the batch.
+is due by then expires first, at most `expiries_per_entry_max` an entry of each kind (waits, leases,
+delays, times to live, deduplication ids, keys, sessions), and the requests follow in the order of
+the batch.
 
 A request passes the guard of its session (decision 10) before it is looked into. Once it passed,
 its sequences are used, even where its commands turn out to be malformed: the gateway has counted
@@ -18,6 +19,7 @@ Elsewhere: what a command does (executor.py), layouts (wire/commands.py, wire/re
 an entry comes to be and who waits for the reply (gateway.py).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 from zlib import crc32
@@ -25,6 +27,7 @@ from zlib import crc32
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.errors import ErrorCode, MalformedError, RaftnetError
 from raftnet.machine.executor import CANCELLED, EMPTY, MALFORMED, OK, UNKNOWN, Executor
+from raftnet.machine.kv import Change
 from raftnet.machine.sessions import Session, Sessions
 from raftnet.machine.versions import hide_newer, hide_newer_operations
 from raftnet.raft.entry import HEADER_BYTES, Entry, EntryKind
@@ -35,7 +38,7 @@ from raftnet.wire.requests import INTERNAL_SESSION, NO_SESSION, REQUEST, REQUEST
 
 _STAMP_BYTES = 8
 _CLOSE_COMMAND = bytes((Operation.CLOSE,))
-_DEQUEUE_BYTE = bytes((Operation.DEQUEUE,))
+_MAY_WAIT = (bytes((Operation.DEQUEUE,)), bytes((Operation.LEASE,)))     # first byte of a command
 _CANCEL, _TIME = int(Operation.CANCEL), int(Operation.TIME)
 _BATCH = int(EntryKind.BATCH)
 _ENQUEUE, _DEQUEUE = int(Operation.ENQUEUE), int(Operation.DEQUEUE)
@@ -45,7 +48,9 @@ _COMMAND_FROM = REQUEST_HEAD_BYTES + 4      # of the request: its only command
 _ONE_MESSAGE = Struct(">II")                # how many, and the size of the first
 _LONE = Struct(">QI")                       # stamp of a batch, length of its first request
 _SINGLE_FROM = HEADER_BYTES + _LONE.size
-_READS = frozenset((int(Operation.PEEK), int(Operation.SIZE), int(Operation.QUEUES)))
+_READS = frozenset(map(int, (
+    Operation.PEEK, Operation.SIZE, Operation.QUEUES, Operation.DESCRIBE, Operation.LEASES,
+    Operation.INSPECT, Operation.KV_GET, Operation.KV_LIST)))
 
 
 @dataclass(slots=True)
@@ -56,10 +61,12 @@ class Applied:
     replies: list[bytes | None]
     # Waits that ended with this entry, in order: (session, first sequence, REPLY body).
     completions: list[tuple[bytes, int, bytes]]
+    # What changed in the keys, in order: (type, key, version, value), see kv.py.
+    changes: Sequence[Change] = ()
 
 
 class Machine:
-    """Queues, waits and sessions as of `applied_index`."""
+    """Queues, waits, leases, keys and sessions as of `applied_index`."""
 
     def __init__(self, machine_config: MachineConfig, wire_config: WireConfig):
         self.applied_index = 0
@@ -68,6 +75,7 @@ class Machine:
         self.state_version = 1      # of the replicated state; Invariant: <= STATE_VERSION
         self.sessions = Sessions(machine_config)
         self.executor = Executor(machine_config, wire_config)
+        self._due_ms = 0            # nothing is due before this
         self._config = machine_config
         self._message_bytes_max = wire_config.message_bytes_max
         self._state_version_max = commands.STATE_VERSION
@@ -87,6 +95,7 @@ class Machine:
                 self.digest = crc32(reply, crc32(data, self.digest))
                 return Applied([reply], [])
             applied = Applied([], [])
+            self.executor.index = index
             self._apply_batch(data, applied)
         else:
             applied = Applied([], [])
@@ -121,16 +130,18 @@ class Machine:
                 for wait in self.executor.waits.pending.values()]
 
     def next_deadline_ms(self) -> int | None:
-        """Replicated time at which a wait or a session expires next; None: never. It lies in the
-        past while more was due than one entry may expire."""
-        wait = self.executor.waits.earliest()
-        expiry_ms = self.sessions.next_expiry_ms()
-        if wait is None:
-            return expiry_ms
-        return wait.deadline_ms if expiry_ms is None else min(wait.deadline_ms, expiry_ms)
+        """Replicated time at which something is due next: the end of a wait, lease, delay, time to
+        live, deduplication id, key or session; None: never. It lies in the past while more was due
+        than one entry may carry out."""
+        executor = self.executor
+        wait = executor.waits.earliest()
+        times = (None if wait is None else wait.deadline_ms, executor.lifecycle.earliest_ms(),
+                 executor.kv.earliest_ms(), self.sessions.next_expiry_ms())
+        return min([time_ms for time_ms in times if time_ms is not None], default=None)
 
     def read(self, command: bytes) -> tuple[int, bytes]:
-        """(status, result) of a PEEK, SIZE or QUEUES, its length before it; changes nothing."""
+        """(status, result) of a command that only looks (_READS), its length before it; changes
+        nothing."""
         try:
             pieces = commands.split_commands(command, 0)
         except MalformedError:
@@ -141,6 +152,7 @@ class Machine:
             pieces = hide_newer_operations(pieces, self.state_version)
         if pieces[0][0] not in _READS:
             return UNKNOWN, b""
+        self.executor.now_ms = self.time_ms
         self.executor.begin_request()
         return self.executor.perform(pieces[0])
 
@@ -153,13 +165,13 @@ class Machine:
             return
         stamp_ms = int.from_bytes(data[HEADER_BYTES:start], "big")
         assert stamp_ms >= self.time_ms, "stamps never decrease along a log"
-        self.time_ms = stamp_ms
+        self.time_ms = self.executor.now_ms = stamp_ms
         if self._due(stamp_ms):
             self._expire(applied)
         try:
             bodies = commands.split_commands(data, start)
         except MalformedError:
-            return
+            bodies = []
         if self.state_version < self._state_version_max:
             bodies = [hide_newer(body, self.state_version) for body in bodies]
         ended = self.executor.ended
@@ -171,6 +183,11 @@ class Machine:
             applied.replies.append(reply)
             if ended:
                 self._complete(applied)
+        executor = self.executor
+        self._due_ms = min(self.sessions.due_ms, executor.waits.due_ms(),
+                           executor.lifecycle.due_ms(), executor.kv.due_ms())
+        if executor.kv.changes:
+            applied.changes = executor.kv.take_changes()
 
     # --- in a straight line: a log of single requests is replayed at three times the speed
 
@@ -238,8 +255,9 @@ class Machine:
         self.state_version = max(self.state_version, version)
 
     def _due(self, now_ms: int) -> bool:
-        """Whether a wait or a session may have to expire. Ended waits may say so for nothing."""
-        return now_ms >= self.sessions.due_ms or now_ms >= self.executor.waits.due_ms()
+        """Whether something may have to expire. What has ended may say so for nothing. The straight
+        line below makes nothing that is ever due but a session's use, which comes later."""
+        return now_ms >= self._due_ms
 
     def _expire(self, applied: Applied) -> None:
         waits, sessions, now_ms = self.executor.waits, self.sessions, self.time_ms
@@ -248,6 +266,9 @@ class Machine:
             if wait is None or wait.deadline_ms > now_ms:
                 break
             self.executor.end_wait(wait, EMPTY)
+        self.executor.lifecycle.carry_out()
+        self.executor.kv.expire(now_ms, self._config.expiries_per_entry_max)
+        self.executor.settle_touched()
         # First the replies of the waits: that counts as a use of their sessions.
         self._complete(applied)
         for _ in range(self._config.expiries_per_entry_max):
@@ -314,7 +335,8 @@ class Machine:
         if len(pieces) != count:
             return _refused(first, count, ErrorCode.BAD_REQUEST, "the count does not fit"), False
         executor.begin_request()
-        if count == 1 and session_id is not None and pieces[0][:1] == _DEQUEUE_BYTE:
+        next_id = executor.next_message_id
+        if count == 1 and session_id is not None and pieces[0][:1] in _MAY_WAIT:
             result = executor.begin_wait(pieces[0], session_id, first, self.time_ms)
             if result is None:
                 return None, False
@@ -327,9 +349,9 @@ class Machine:
                 results.append((OK, b""))
             else:
                 results.append(executor.perform(piece))
-        if runs is not None and all(status == OK for status, _ in results):
-            first_id = commands.decode_enqueue_result(results[0][1])
-            return requests.encode_reply_enqueued(first, count, first_id), close
+        if (runs is not None and all(status == OK for status, _ in results)
+                and executor.next_message_id - next_id == sum(len(run[1]) for run in runs[0])):
+            return requests.encode_reply_enqueued(first, count, next_id), close
         return requests.encode_reply_results(first, results), close
 
     def _close(self, session_id: bytes, session: Session, applied: Applied) -> None:

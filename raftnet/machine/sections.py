@@ -10,26 +10,25 @@ To add a section: a generator of its items, a class that loads them, and a line 
 new number and the version of the replicated state that it came with. Below that version it is not
 written, so that older programs of a mixed cluster can load what this one wrote.
 
-Elsewhere: how items become pieces and pieces a machine (state.py).
+Elsewhere: how items become pieces and pieces a machine (state.py), what items are put together from
+(sectionitems.py), the sections that came with leases and keys (queuesections.py, messagesection.py,
+keysections.py).
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
-from itertools import islice
-from operator import lt
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from raftnet.config import KIB
 from raftnet.errors import MalformedError
+from raftnet.machine import keysections, messagesection, queuesections
 from raftnet.machine.machine import Machine
 from raftnet.machine.queue import Queue
+from raftnet.machine.queuesections import plain_of
+from raftnet.machine.sectionitems import ascending, columns, name_item, take, take_column, take_name
 from raftnet.machine.sessions import Session
 from raftnet.machine.waits import Wait
 from raftnet.wire.requests import INTERNAL_SESSION, NO_SESSION
-
-PIECE_BYTES = 64 * KIB          # about; one large message or reply may make a piece larger
-PIECE_HEAD_BYTES = 5            # section and number of items (state.py)
 
 
 class SectionNumber(IntEnum):
@@ -39,87 +38,29 @@ class SectionNumber(IntEnum):
     QUEUES = 2
     WAITS = 3
     SESSIONS = 4
+    COUNTERS = 5
+    SETTINGS = 6
+    LEVELS = 7
+    MESSAGES = 8
+    WAIT_LEASES = 9
+    DEDUP = 10
+    KEYS = 11
     END = 255           # how many items there were (state.py)
 
 
 _WAIT = struct.Struct(">16sQQQI")           # session, sequence, deadline, number, count; name
 _SESSION = struct.Struct(">16sQQ")          # id, last, used_ms; column of replies
-_U32 = struct.Struct(">I")
-_COLUMN_ROW_BYTES = 12                      # number and length of each value
 
 
-def _columns(head: bytes, numbers: Iterable[int], values: Iterable[bytes]) -> Iterator[bytes]:
-    """Items that begin with `head` and hold all of the numbers and values, as many as fit into a
-    piece each; at least one item. Two of them never fit into one piece."""
-    room = PIECE_BYTES - PIECE_HEAD_BYTES - len(head) - _U32.size
-    numbers = iter(numbers)
-    run: list[bytes] = []
-    size = 0
-    for value in values:
-        size += _COLUMN_ROW_BYTES + len(value)
-        if size > room and run:
-            yield _column(head, list(islice(numbers, len(run))), run)
-            run, size = [], _COLUMN_ROW_BYTES + len(value)
-        run.append(value)
-    yield _column(head, list(numbers), run)
-
-
-def _column(head: bytes, numbers: list[int], values: list[bytes]) -> bytes:
-    count = len(values)
-    table = struct.pack(f">I{count}Q{count}I", count, *numbers, *map(len, values))
-    return b"".join((head, table, *values))
-
-
-def _take_column(piece: bytes, offset: int) -> tuple[tuple[int, ...], list[bytes], int]:
-    """(numbers, values, offset behind them)."""
-    start = offset + _U32.size
-    count = _U32.unpack_from(piece, offset)[0] if start <= len(piece) else 0
-    table = start
-    start += _COLUMN_ROW_BYTES * count
-    if start > len(piece):
-        raise MalformedError("state: an item is cut short")
-    fields = struct.unpack_from(f">{count}Q{count}I", piece, table)
-    values = []
-    append = values.append
-    for length in fields[count:]:
-        stop = start + length
-        append(piece[start:stop])
-        start = stop
-    if start > len(piece):      # then at least one of the slices was too short
-        raise MalformedError("state: a message or a reply is cut short")
-    return fields[:count], values, start
-
-
-def _take(layout: struct.Struct, piece: bytes, offset: int) -> tuple:
-    if offset + layout.size > len(piece):
-        raise MalformedError("state: an item is cut short")
-    return layout.unpack_from(piece, offset)
-
-
-def _name_item(name: bytes) -> bytes:
-    return bytes((len(name),)) + name
-
-
-def _take_name(piece: bytes, offset: int) -> tuple[bytes, int]:
-    end = offset + 1 + (piece[offset] if offset < len(piece) else 0)
-    if not offset + 1 < end <= len(piece):
-        raise MalformedError("state: the name of a queue is cut short or empty")
-    return piece[offset + 1:end], end
-
-
-def _ascending(numbers: tuple[int, ...]) -> bool:
-    return all(map(lt, numbers, numbers[1:]))
-
-
-# --- queues: in order of their names, those that hold messages
+# --- queues: in order of their names, those that hold plain messages of priority 0
 
 
 def _queue_items(machine: Machine) -> Iterator[bytes]:
     by_name = machine.executor.queues.by_name
     for name in sorted(by_name):
-        queue = by_name[name]
-        if queue.messages:
-            yield from _columns(_name_item(name), queue.ids, queue.messages)
+        plain = plain_of(by_name[name])
+        if plain is not None:
+            yield from columns(name_item(name), *plain)
 
 
 class _QueueLoader:
@@ -132,15 +73,15 @@ class _QueueLoader:
 
     def item(self, piece: bytes, offset: int, first: bool) -> int:
         """Some messages, those of the queue before it where a piece begins; the offset behind."""
-        name, offset = _take_name(piece, offset)
-        ids, messages, offset = _take_column(piece, offset)
+        name, offset = take_name(piece, offset)
+        ids, messages, offset = take_column(piece, offset)
         if name > self._name:
             self._name = name
             self._queue = self._queues.make(name)
         elif name != self._name or not first:
             raise MalformedError("state: queues are not in order")
         queue = self._queue
-        if not (ids and _ascending(ids) and ids[-1] < self._next_message_id
+        if not (ids and ascending(ids) and ids[-1] < self._next_message_id
                 and ids[0] > (queue.ids[-1] if queue.ids else 0)):
             raise MalformedError("state: messages are not in order")
         queue.restore(ids, messages)
@@ -156,7 +97,7 @@ class _QueueLoader:
 def _wait_items(machine: Machine) -> Iterator[bytes]:
     for wait in machine.executor.waits.pending.values():
         yield _WAIT.pack(wait.session, wait.first_sequence, wait.deadline_ms, wait.number,
-                         wait.count) + _name_item(wait.queue)
+                         wait.count) + name_item(wait.queue)
 
 
 class _WaitLoader:
@@ -168,8 +109,8 @@ class _WaitLoader:
 
     def item(self, piece: bytes, offset: int, _: bool) -> int:
         """One wait; the offset behind it."""
-        session, first, deadline_ms, number, count = _take(_WAIT, piece, offset)
-        name, offset = _take_name(piece, offset + _WAIT.size)
+        session, first, deadline_ms, number, count = take(_WAIT, piece, offset)
+        name, offset = take_name(piece, offset + _WAIT.size)
         if not self._number < number < self._waits.next_number or not count:
             raise MalformedError("state: waits are not in order")
         if (session, first) in self._waits.pending:
@@ -193,7 +134,7 @@ class _WaitLoader:
 def _session_items(machine: Machine) -> Iterator[bytes]:
     for session_id, session in machine.sessions.in_order():
         replies = [reply or b"" for reply in session.replies]
-        yield from _columns(_SESSION.pack(session_id, session.last, session.used_ms),
+        yield from columns(_SESSION.pack(session_id, session.last, session.used_ms),
                             session.firsts, replies)
 
 
@@ -211,8 +152,8 @@ class _SessionLoader:
 
     def item(self, piece: bytes, offset: int, first: bool) -> int:
         """Some replies, those of the session before it where a piece begins; the offset behind."""
-        head = _take(_SESSION, piece, offset)
-        firsts, replies, offset = _take_column(piece, offset + _SESSION.size)
+        head = take(_SESSION, piece, offset)
+        firsts, replies, offset = take_column(piece, offset + _SESSION.size)
         if head != self._head:
             self._add()
             self._head = head
@@ -222,7 +163,7 @@ class _SessionLoader:
         elif not (first and firsts):
             raise MalformedError("state: a session comes twice")
         session = self._session
-        if firsts and not (_ascending(firsts) and firsts[-1] <= session.last and
+        if firsts and not (ascending(firsts) and firsts[-1] <= session.last and
                            firsts[0] > (session.firsts[-1] if session.firsts else 0)):
             raise MalformedError("state: kept replies are not in order")
         self._reply_bytes += sum(map(len, replies))
@@ -262,12 +203,18 @@ class _SessionLoader:
         self._sessions.restore(session_id, session, self._reply_bytes)
 
 
-Loader = _QueueLoader | _WaitLoader | _SessionLoader
+class Loader(Protocol):
+    """Loads the items of a section."""
+
+    def item(self, piece: bytes, offset: int, first: bool) -> int:
+        """One item, `first` of its piece or not; the offset behind it."""
+
+    def end(self) -> None:
+        """All pieces were there."""
 
 
 class Section(NamedTuple):
-    """Items of one kind. Loaders have item(piece, offset, is the first of its piece), which gives
-    the offset behind the item, and end(), called behind the last item of the section."""
+    """Items of one kind."""
 
     number: int         # a SectionNumber
     since: int          # the version of the replicated state that it came with
@@ -280,6 +227,14 @@ SECTIONS = (
     Section(SectionNumber.QUEUES, 1, _queue_items, _QueueLoader),
     Section(SectionNumber.WAITS, 1, _wait_items, _WaitLoader),
     Section(SectionNumber.SESSIONS, 1, _session_items, _SessionLoader),
+    Section(SectionNumber.COUNTERS, 2, keysections.counter_items, keysections.CounterLoader),
+    Section(SectionNumber.SETTINGS, 2, queuesections.settings_items, queuesections.SettingsLoader),
+    Section(SectionNumber.LEVELS, 2, queuesections.level_items, queuesections.LevelLoader),
+    Section(SectionNumber.MESSAGES, 2, messagesection.message_items, messagesection.MessageLoader),
+    Section(SectionNumber.WAIT_LEASES, 2, queuesections.wait_lease_items,
+            queuesections.WaitLeaseLoader),
+    Section(SectionNumber.DEDUP, 2, queuesections.dedup_items, queuesections.DedupLoader),
+    Section(SectionNumber.KEYS, 2, keysections.key_items, keysections.KeyLoader),
 )
 
 

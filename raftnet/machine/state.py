@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.errors import MalformedError
 from raftnet.machine.machine import Machine
-from raftnet.machine.sections import (PIECE_BYTES, PIECE_HEAD_BYTES, Loader, SectionNumber,
-                                      sections_of)
+from raftnet.machine.sectionitems import PIECE_BYTES, PIECE_HEAD_BYTES
+from raftnet.machine.sections import Loader, SectionNumber, sections_of
 from raftnet.wire.commands import STATE_VERSION
 
 LAYOUT_VERSION = 1              # of head, pieces and items; raised when one of them changes

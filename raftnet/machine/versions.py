@@ -16,7 +16,8 @@ from raftnet.wire.requests import REQUEST_HEAD_BYTES
 
 _NEVER_GIVEN = 0                # no operation has or will have that number
 _EXECUTE = int(Operation.EXECUTE)
-_EXECUTE_HEAD_BYTES = 5         # operation and count, before the commands of the list
+_TRANSACT = int(Operation.TRANSACT)
+_LIST_HEAD_BYTES = 5            # operation and count, before the commands or conditions of a list
 
 
 def hide_newer(body: bytes, version: int) -> bytes:
@@ -52,10 +53,20 @@ def _hide_one(data: bytearray, start: int, stop: int, version: int) -> None:
     if commands.OPERATION_SINCE.get(data[start], 0) > version:
         data[start] = _NEVER_GIVEN
     elif data[start] == _EXECUTE:
-        # One level: an EXECUTE in an EXECUTE is refused whatever is in it.
-        offset = start + _EXECUTE_HEAD_BYTES
-        while offset + 4 <= stop:
-            inner = offset + 4
-            offset = inner + int.from_bytes(data[offset:inner], "big")
-            if inner < offset <= stop and commands.OPERATION_SINCE.get(data[inner], 0) > version:
-                data[inner] = _NEVER_GIVEN
+        _hide_list(data, start + _LIST_HEAD_BYTES, stop, version)
+    elif data[start] == _TRANSACT:
+        offset = start + _LIST_HEAD_BYTES
+        for _ in range(int.from_bytes(data[start + 1:offset], "big")):
+            if offset >= stop:
+                return
+            offset += 4 + int.from_bytes(data[offset:offset + 4], "big")
+        _hide_list(data, offset + 4, stop, version)
+
+
+def _hide_list(data: bytearray, offset: int, stop: int, version: int) -> None:
+    """In the commands of a list. One level: a list in a list is refused whatever is in it."""
+    while offset + 4 <= stop:
+        inner = offset + 4
+        offset = inner + int.from_bytes(data[offset:inner], "big")
+        if inner < offset <= stop and commands.OPERATION_SINCE.get(data[inner], 0) > version:
+            data[inner] = _NEVER_GIVEN

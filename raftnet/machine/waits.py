@@ -1,4 +1,5 @@
-"""Dequeues that wait: replicated state like the messages (design: nothing is written meanwhile).
+"""Dequeues and leases that wait: replicated state like the messages, so that nothing is written
+meanwhile.
 
 Rules: a wait knows its queue by name only, so that no cycle comes into being. The order of asking
 is the order of the dict; deadlines lie in a heap whose ended members are left until they come up
@@ -14,7 +15,7 @@ _HEAP_SLACK = 64        # ended members that are not worth rebuilding the heap f
 
 @dataclass(slots=True)
 class Wait:
-    """One dequeue that has no answer yet."""
+    """One dequeue or lease that has no answer yet."""
 
     session: bytes
     first_sequence: int
@@ -22,6 +23,8 @@ class Wait:
     number: int             # order of asking: equal deadlines end in this order
     queue: bytes            # name
     count: int              # messages it wants at most
+    lease_ms: int = 0       # for so long; 0: for ever, it is a dequeue
+    consumer: bytes = b""   # of a lease
     pending: bool = True    # False once it is answered
 
 
@@ -36,9 +39,10 @@ class Waits:
         self._deadlines: list[tuple[int, int, Wait]] = []           # heap; ended ones included
 
     def begin(self, session: bytes, first_sequence: int, deadline_ms: int, queue: bytes,
-              count: int) -> Wait:
+              count: int, lease_ms: int = 0, consumer: bytes = b"") -> Wait:
         """A new wait, behind all others."""
-        wait = Wait(session, first_sequence, deadline_ms, self.next_number, queue, count)
+        wait = Wait(session, first_sequence, deadline_ms, self.next_number, queue, count, lease_ms,
+                    consumer)
         self.next_number += 1
         self.restore(wait)
         return wait

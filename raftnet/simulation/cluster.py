@@ -12,20 +12,25 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from raftnet.raft.entry import Entry
 from raftnet.raft.membership import Membership
 from raftnet.replica import Start
 from raftnet.simulation import faults
-from raftnet.simulation.client import SimulatedClient
+from raftnet.simulation.caller import Caller
+from raftnet.simulation.client import QUEUES, SimulatedClient
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.simulation.events import Scheduler
 from raftnet.simulation.faults import Faults
 from raftnet.simulation.invariants import InvariantError, Invariants
-from raftnet.simulation.limits import draw_config
+from raftnet.simulation.limits import draw_config, draw_work_limits
 from raftnet.simulation.network import NetworkProfile, SimulatedNetwork
 from raftnet.simulation.node import SimulatedNode
 from raftnet.simulation.operators import SimulatedOperator
 from raftnet.simulation.settling import Settling
 from raftnet.simulation.trace import Trace
+from raftnet.simulation.watchers import SimulatedWatcher
+from raftnet.simulation.workers import SimulatedWorker
+from raftnet.simulation.workhistory import WorkHistory, renumber
 from raftnet.storage.store import Job, Store
 from raftnet.wire.frames import Kind
 
@@ -42,6 +47,10 @@ SLOW_NETWORKS = (
     "delay 100ms 20ms loss 30%",
     "delay 20ms 5ms reorder 30% corrupt 2% duplicate 20% loss 10%")
 _SLOW_PERCENT = 12          # of the seeds
+_WORKLESS_PERCENT = 50      # of the seeds have plain clients only
+_WORKERS_MAX = 4
+_WATCHERS_MAX = 3
+_TELL_MS = 5_000             # a watcher is told everything so soon
 _STORED_PERCENT = 50        # of them have one or another of the faults around snapshots and files
 _EMPTIED = "an emptied node never votes under its old id"
 _SET_ASIDE = "a damaged identity never votes or acknowledges again"
@@ -57,15 +66,22 @@ class Profile:
 
 
 class SimulatedCluster:
-    """A cluster of `count` founders and some clients, from one seed."""
+    """A cluster of `count` founders, some clients and some workers, from one seed.
+
+    `workers` None: drawn too.
+    """
 
     def __init__(self, seed: int, count: int = 3, clients: int = 3, profile: Profile | None = None,
                  network: NetworkProfile | None = None,
-                 echo: Callable[[str], None] | None = None):
+                 echo: Callable[[str], None] | None = None, workers: int | None = None):
         self.seed = seed
         self.scheduler = Scheduler(seed)
         self.chosen = random.Random(f"snapshots {seed}")    # other draws stay as they are
         self.config = draw_config(seed)
+        workers = self._draw_workers() if workers is None else workers
+        if workers:
+            draw_work_limits(self.config, seed)
+        self.work_history = WorkHistory(self.config.machine)
         self.trace = Trace(echo)
         self.profile = profile or self._draw_profile()
         if network is not None:
@@ -76,7 +92,7 @@ class SimulatedCluster:
         self.slowness = 1 + self.round_trip_ms // _USUAL_ROUND_TRIP_MS
         self.faults = Faults(self, self.profile.faults,
                              self.profile.fault_every_ms * self.slowness)
-        self.invariants = Invariants(self._ran_within)
+        self.invariants = Invariants(self._ran_within, self._committed)
         self.founders = count
         self.lost: set[int] = set()         # node ids whose data is gone
         self.is_stuck = False               # in the end no quorum of whole nodes was left
@@ -88,7 +104,14 @@ class SimulatedCluster:
         for address in addresses:
             self.add(Start(address, founders=list(addresses)))
         self.clients = [SimulatedClient(self, number) for number in range(clients)]
+        self.workers = [SimulatedWorker(self, number) for number in range(workers)]
+        self.watchers = [SimulatedWatcher(self, number)
+                         for number in range(self._draw_watchers() if workers else 0)]
         self.operators: list[SimulatedOperator] = []
+
+    def _draw_workers(self) -> int:
+        chosen = random.Random(f"workers {self.seed}")      # the other draws stay as they are
+        return 0 if chosen.randrange(100) < _WORKLESS_PERCENT else chosen.randint(1, _WORKERS_MAX)
 
     def _draw_profile(self) -> Profile:
         randint, chance = self.scheduler.randint, self.scheduler.chance
@@ -235,6 +258,17 @@ class SimulatedCluster:
         """A node's disk is full, but terms and votes of these are on it: their promises leave."""
         self.invariants.durable(node, [Job(job.number, job.hard_state, []) for job in jobs])
 
+    def _draw_watchers(self) -> int:
+        return random.Random(f"watchers {self.seed}").randint(0, _WATCHERS_MAX)
+
+    @property
+    def callers(self) -> list[Caller]:
+        """Everybody who asks the cluster for something with a session."""
+        return [*self.clients, *self.workers]
+
+    def _committed(self, entry: Entry) -> None:
+        self.work_history.committed(entry, self.scheduler.now_ms)
+
     def check(self, node: SimulatedNode) -> None:
         """After every event."""
         self.invariants.check(node)
@@ -344,4 +378,21 @@ class SimulatedCluster:
         self.scheduler.after(self.scheduler.randint(200, 3_000), self.faults.begin)
         self.run_until(faults_ms * self.slowness, steps)
         self.is_stuck = not Settling(self).run()
+        if self.workers:
+            self._judge_work()
         self.invariants.check_histories(self.clients, drained=not self.is_stuck)
+
+    def _judge_work(self) -> None:
+        """All that anybody was told, by the log; and what the nodes hold."""
+        if self.watchers and not self.is_stuck:
+            applied = self.invariants.highest_commit
+            self.run_until(self.scheduler.now_ms + _TELL_MS + 4 * self.round_trip_ms)
+            for watcher in self.watchers:
+                watcher.look_back(applied)
+        for node in self.nodes.values():
+            if node.running and not self.is_foreign(node):
+                self.work_history.look_into(node.address, node.replica.machine,
+                                            self.scheduler.now_ms)
+        model = self.work_history.check()
+        for client in self.clients:
+            renumber(client.history, model.ids_of(QUEUES))

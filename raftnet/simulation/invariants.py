@@ -43,11 +43,14 @@ class Invariants:
     """Watches all nodes of one cluster over all of their lives: the first that is founded. Lone
     founders that come later are watched from when they belong to it.
 
-    `ran_within(node_id, duration_ms)`: whether a process of that identity ran so recently.
+    `ran_within(node_id, duration_ms)`: whether a process of that identity ran so recently;
+    `committed(entry)` is called with each entry when it is seen so for the first time, in order.
     """
 
-    def __init__(self, ran_within: Callable[[int, int], bool] = lambda node_id, ms: True):
+    def __init__(self, ran_within: Callable[[int, int], bool] = lambda node_id, ms: True,
+                 committed: Callable[[Entry], None] = lambda entry: None):
         self._ran_within = ran_within
+        self._tell_committed = committed
         self.cluster_id: bytes | None = None
         self.promises = Promises()
         self.membership: Membership = NO_MEMBERSHIP     # the newest that is committed
@@ -315,6 +318,7 @@ class Invariants:
             if index not in self._committed:
                 self._committed[index] = seen
                 self._commit_terms[index] = raft.current_term
+                self._tell_committed(entry)
                 if entry.kind == EntryKind.MEMBERSHIP:
                     self.membership = decode_membership(entry.payload)
                     self.membership_index = index

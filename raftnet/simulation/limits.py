@@ -3,7 +3,7 @@
 Rules: drawn from a source of their own, so that the other draws of a seed stay. Mostly so small
 that a run of some hundred entries makes many snapshots, cuts its logs, sends snapshots in many
 chunks, and keeps only a few entries in memory; sometimes those that nodes really have. What must be
-the same on all nodes (machine, wire) is left alone.
+the same on all nodes (machine, wire) is left alone, but for clusters with workers.
 """
 
 import random
@@ -12,6 +12,18 @@ from raftnet.config import KIB, MIB, Config
 
 _DEFAULT_PERCENT = 10       # of the seeds: all as on real nodes
 _LARGE_PERCENT = 25         # of the others: one limit or another
+
+
+def draw_work_limits(config: Config, seed: int) -> None:
+    """Of the machines of a cluster with workers: the same for all, and so small that the effects of
+    one moment are spread over entries."""
+    chosen = random.Random(f"work limits {seed}")
+    if chosen.randrange(100) >= _LARGE_PERCENT:
+        config.machine.expiries_per_entry_max = chosen.randint(1, 4)
+    gateway = config.gateway
+    gateway.watch_ring_changes_max = chosen.choice((2, 10, 50_000))
+    gateway.watch_backlog_bytes_max = chosen.choice((200, MIB))
+    gateway.watch_progress_entries = chosen.choice((5, 500))
 
 
 def draw_config(seed: int) -> Config:

@@ -124,6 +124,7 @@ class SimulatedNode:
     def _begin(self, store: Store) -> None:
         self.replica = Replica(self.config, store, self.start, self.scheduler.randint,
                                SilentActions())
+        self.replica.watches.backlog = lambda client: client.backlog
         self.connections.dial_all()
         self.pump()
 
@@ -263,7 +264,7 @@ class SimulatedNode:
         for address, kind, body in turn.frames:
             self.connections.send_frame(address, kind, body)
         self._work.submit(turn.jobs, turn.order)
-        for client, request_id, kind, body in turn.answers:
+        for client, request_id, kind, body in [*turn.events, *turn.answers]:
             self._answer(client, request_id, kind, body)
         if self._stopping and self._has_handed_over():
             self._stop_now()

@@ -50,7 +50,7 @@ class Settling:
         cluster = self._cluster
         self._heal()
         try:
-            self._await(lambda: "" if all(c.idle for c in cluster.clients) else
+            self._await(lambda: "" if all(c.idle for c in cluster.callers) else
                         "a client is not answered")
             self._drain()
             self._await(self._what_is_missing)
@@ -82,8 +82,8 @@ class Settling:
         for node in list(cluster.nodes.values()):
             if not node.running and cluster.nodes.get(node.address) is node:
                 node.boot()
-        for client in cluster.clients:
-            client.stopping = True
+        for caller in [*cluster.callers, *cluster.watchers]:
+            caller.stopping = True
         for operator in cluster.operators:
             operator.give_up()
 

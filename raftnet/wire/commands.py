@@ -17,12 +17,15 @@ Layouts (big-endian; `name` is a byte with the length in bytes, 1 to 255, and th
     CLOSE     nothing: ends the session
     CANCEL    16 bytes session, u64 sequence    the leader's own
     TIME      nothing                           the leader's own
+
+The others are in queuecommands.py, kvcommands.py and transactions.py.
 """
 
 import struct
 from enum import IntEnum
 
 from raftnet.errors import MalformedError
+from raftnet.wire.fields import encode_command, encode_name, take_name, take_rest
 from raftnet.wire.requests import decode_results
 
 
@@ -36,6 +39,23 @@ class Operation(IntEnum):
     SIZE = 5
     QUEUES = 6
     CLOSE = 7
+    ENQUEUE_WITH = 8
+    LEASE = 9
+    ACK = 10
+    NACK = 11
+    EXTEND = 12
+    CONFIGURE = 13
+    DELETE_QUEUE = 14
+    PURGE = 15
+    REDRIVE = 16
+    DESCRIBE = 17
+    LEASES = 18
+    INSPECT = 19
+    KV_GET = 20
+    KV_PUT = 21
+    KV_DELETE = 22
+    KV_LIST = 23
+    TRANSACT = 24
     CANCEL = 32
     TIME = 33
 
@@ -43,8 +63,9 @@ class Operation(IntEnum):
 # The highest version of the replicated state that this program knows, and the one since which each
 # operation exists (protocol.md, Compatibility rules). An operation is added with a version of its
 # own, and is refused everywhere until the membership says that every member knows that version.
-STATE_VERSION = 1
+STATE_VERSION = 2
 OPERATION_SINCE = {int(operation): 1 for operation in Operation}
+OPERATION_SINCE.update(dict.fromkeys(range(Operation.ENQUEUE_WITH, Operation.TRANSACT + 1), 2))
 
 
 class Status(IntEnum):
@@ -57,9 +78,13 @@ class Status(IntEnum):
     LIMIT = 4           # over a limit; the payload says which, as text
     REPLY_FULL = 5      # its result would make the reply too large: ask for less at once
     CANCELLED = 6       # a waiting dequeue whose connection ended
+    STALE = 7           # of a command in a transaction: a receipt's lease has ended
+    FULL = 8            # the queue has as much as it may; the payload says of what, as text
+    CONFLICT = 9        # a condition does not hold; the payload says what is there instead
+    IN_USE = 10         # the queue holds something, or somebody waits; the payload is text
+    ABORTED = 11        # a transaction was undone for one of its commands; the payload says which
 
 
-_COMMAND_HEAD = struct.Struct(">IB")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _TWO_U32 = struct.Struct(">II")
@@ -71,62 +96,52 @@ _NO_HEAD = b"\xff" * 5                  # of no command that fits into a body
 _EQUAL_LENGTHS_MAX = 1000
 
 
-def _command(operation: int, *parts: bytes) -> bytes:
-    length = 1 + sum(map(len, parts))
-    return b"".join((_COMMAND_HEAD.pack(length, operation), *parts))
-
-
-def _name(queue: bytes) -> bytes:
-    assert 1 <= len(queue) <= 255
-    return bytes((len(queue),)) + queue
-
-
 def encode_enqueue(queue: bytes, messages: list[bytes]) -> bytes:
     """Append the messages to the queue, all or none. Result: u64 id of the first; the others
     follow."""
     lengths = struct.pack(f">I{len(messages)}I", len(messages), *map(len, messages))
-    return _command(Operation.ENQUEUE, _name(queue), lengths, *messages)
+    return encode_command(Operation.ENQUEUE, encode_name(queue), lengths, *messages)
 
 
 def encode_dequeue(queue: bytes, count: int = 1, wait_ms: int = 0) -> bytes:
     """Take up to `count` messages from the head. Result: messages, or EMPTY after `wait_ms`."""
-    return _command(Operation.DEQUEUE, _name(queue), _TWO_U32.pack(count, wait_ms))
+    return encode_command(Operation.DEQUEUE, encode_name(queue), _TWO_U32.pack(count, wait_ms))
 
 
 def encode_execute(commands: list[bytes]) -> bytes:
     """All of the commands, atomically, in one entry. Result: u32 count, and for each u32 length of
     the rest, u8 status, its result."""
-    return _command(Operation.EXECUTE, _U32.pack(len(commands)), *commands)
+    return encode_command(Operation.EXECUTE, _U32.pack(len(commands)), *commands)
 
 
 def encode_peek(queue: bytes, count: int = 1) -> bytes:
     """The first messages, left where they are. Result: messages, or EMPTY."""
-    return _command(Operation.PEEK, _name(queue), _U32.pack(count))
+    return encode_command(Operation.PEEK, encode_name(queue), _U32.pack(count))
 
 
 def encode_size(queue: bytes) -> bytes:
     """Result: u64 messages, u64 bytes in them."""
-    return _command(Operation.SIZE, _name(queue))
+    return encode_command(Operation.SIZE, encode_name(queue))
 
 
 def encode_queues(after: bytes = b"", limit: int = 1000) -> bytes:
     """Queues that hold messages, in order of their names. Result: u32 count, name and u64 each."""
-    return _command(Operation.QUEUES, bytes((len(after),)) + after, _U32.pack(limit))
+    return encode_command(Operation.QUEUES, bytes((len(after),)) + after, _U32.pack(limit))
 
 
 def encode_close() -> bytes:
     """End the session; its kept replies are dropped."""
-    return _command(Operation.CLOSE)
+    return encode_command(Operation.CLOSE)
 
 
 def encode_cancel(session: bytes, sequence: int) -> bytes:
     """End a wait, the leader's own command."""
-    return _command(Operation.CANCEL, session, _U64.pack(sequence))
+    return encode_command(Operation.CANCEL, session, _U64.pack(sequence))
 
 
 def encode_time() -> bytes:
     """Nothing but the stamp of its batch, the leader's own command."""
-    return _command(Operation.TIME)
+    return encode_command(Operation.TIME)
 
 
 # --- batches
@@ -176,30 +191,15 @@ def split_commands(body: bytes, offset: int) -> list[bytes]:
 # --- decoding: each takes a command without its length; the operation is its first byte
 
 
-def _take_name(command: bytes, offset: int = 1, empty: bool = False) -> tuple[bytes, int]:
-    if len(command) <= offset:
-        raise MalformedError("a name is missing")
-    end = offset + 1 + command[offset]
-    if end > len(command) or (command[offset] == 0 and not empty):
-        raise MalformedError("a name is cut short or empty")
-    return command[offset + 1:end], end
-
-
-def _rest(layout: struct.Struct, command: bytes, offset: int) -> tuple:
-    if len(command) - offset != layout.size:
-        raise MalformedError("the command's length does not fit its operation")
-    return layout.unpack_from(command, offset)
-
-
 def decode_enqueue(command: bytes) -> tuple[bytes, list[bytes]]:
     """(queue, messages)."""
-    queue, offset = _take_name(command)
+    queue, offset = take_name(command)
     if offset + 4 > len(command):
         raise MalformedError("ENQUEUE: cut short")
     (count,) = _U32.unpack_from(command, offset)
     messages: list[bytes] = []
     end = len(command)
-    if not _split_messages(command, offset + 4, end, count, end, messages):
+    if not split_messages(command, offset + 4, end, count, end, messages):
         raise MalformedError("ENQUEUE: the count or the lengths do not fit")
     return queue, messages
 
@@ -253,14 +253,14 @@ def decode_enqueues(body: bytes, offset: int,
             if size == size_before:
                 head, step = body[offset:start], stop - offset
             size_before = size
-        elif not _split_messages(body, start - 4, stop, count, message_bytes_max, messages):
+        elif not split_messages(body, start - 4, stop, count, message_bytes_max, messages):
             return None
         offset = stop
         commands += 1
     return (runs, commands) if offset == end else None
 
 
-def _split_messages(body: bytes, offset: int, stop: int, count: int, message_bytes_max: int,
+def split_messages(body: bytes, offset: int, stop: int, count: int, message_bytes_max: int,
                     messages: list[bytes]) -> bool:
     """Add `count` messages, their lengths at `offset`; False where they do not end at `stop`."""
     start = offset + 4 * count
@@ -285,8 +285,8 @@ def _split_messages(body: bytes, offset: int, stop: int, count: int, message_byt
 
 def decode_dequeue(command: bytes) -> tuple[bytes, int, int]:
     """(queue, count, wait in milliseconds)."""
-    queue, offset = _take_name(command)
-    return (queue, *_rest(_TWO_U32, command, offset))
+    queue, offset = take_name(command)
+    return (queue, *take_rest(_TWO_U32, command, offset))
 
 
 def decode_execute(command: bytes) -> list[bytes]:
@@ -302,13 +302,13 @@ def decode_execute(command: bytes) -> list[bytes]:
 
 def decode_peek(command: bytes) -> tuple[bytes, int]:
     """(queue, count)."""
-    queue, offset = _take_name(command)
-    return queue, _rest(_U32, command, offset)[0]
+    queue, offset = take_name(command)
+    return queue, take_rest(_U32, command, offset)[0]
 
 
 def decode_size(command: bytes) -> bytes:
     """The queue."""
-    queue, offset = _take_name(command)
+    queue, offset = take_name(command)
     if offset != len(command):
         raise MalformedError("SIZE: too long")
     return queue
@@ -316,8 +316,8 @@ def decode_size(command: bytes) -> bytes:
 
 def decode_queues(command: bytes) -> tuple[bytes, int]:
     """(name to begin after, limit)."""
-    after, offset = _take_name(command, empty=True)
-    return after, _rest(_U32, command, offset)[0]
+    after, offset = take_name(command, empty=True)
+    return after, take_rest(_U32, command, offset)[0]
 
 
 def decode_nothing(command: bytes) -> None:
@@ -380,7 +380,7 @@ def decode_queue_list(payload: bytes) -> list[tuple[bytes, int]]:
     offset = 4
     queues = []
     for _ in range(_U32.unpack_from(payload)[0]):
-        name, offset = _take_name(payload, offset)
+        name, offset = take_name(payload, offset)
         if offset + 8 > len(payload):
             raise MalformedError("a queue is cut short")
         queues.append((name, _U64.unpack_from(payload, offset)[0]))

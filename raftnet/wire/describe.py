@@ -5,38 +5,14 @@ Long messages and long lists are cut with a word on how much was left out. Entri
 put together from these lines in raftnet/client/entries.py, as an entry is the core's business.
 """
 
-import json
-
 from raftnet.errors import MalformedError
-from raftnet.wire import commands, requests
+from raftnet.wire import commands, describekeys, describequeues, requests, transactions
 from raftnet.wire.commands import Operation, Status
+from raftnet.wire.printable import (MESSAGES_SHOWN, describe_bytes, describe_hex, describe_list,
+                                    describe_name)
 
-MESSAGE_BYTES_SHOWN = 200
-MESSAGES_SHOWN = 100
-
-
-def describe_bytes(data: bytes) -> str:
-    """A message or a name in double quotes; bytes that are no UTF-8 become \\xNN."""
-    text = json.dumps(data[:MESSAGE_BYTES_SHOWN].decode("utf-8", "backslashreplace"),
-                      ensure_ascii=False)
-    # json leaves some characters that would break a line or turn it around on a terminal
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    if len(data) > MESSAGE_BYTES_SHOWN:
-        text += f"... ({len(data)} bytes)"
-    return text
-
-
-def describe_name(name: bytes) -> str:
-    """A queue's name: bare where that is clear, else in quotes."""
-    text = name.decode("utf-8", "backslashreplace")
-    if text and text.isprintable() and not any(c in ' "\\' for c in text):
-        return text
-    return describe_bytes(name)
-
-
-def _describe_list(texts: list[str], count: int) -> str:
-    left_out = count - len(texts)
-    return " ".join(texts) + (f" ... ({left_out} more)" if left_out else "")
+_LISTS = (int(Operation.EXECUTE), int(Operation.TRANSACT))
+_TEXTS = (Status.LIMIT, Status.FULL, Status.IN_USE)     # their payload is text
 
 
 def describe_command(command: bytes) -> str:
@@ -57,7 +33,7 @@ def describe_command(command: bytes) -> str:
 def _enqueue(command: bytes) -> str:
     queue, messages = commands.decode_enqueue(command)
     shown = [describe_bytes(message) for message in messages[:MESSAGES_SHOWN]]
-    return f"{describe_name(queue)} {_describe_list(shown, len(messages))}"
+    return f"{describe_name(queue)} {describe_list(shown, len(messages))}"
 
 
 def _dequeue(command: bytes) -> str:
@@ -66,14 +42,27 @@ def _dequeue(command: bytes) -> str:
 
 
 def _execute(command: bytes) -> str:
-    inner = commands.decode_execute(command)
+    return _command_list(commands.decode_execute(command))
+
+
+def _command_list(inner: list[bytes]) -> str:
     shown = []
     for piece in inner[:MESSAGES_SHOWN]:
-        # an execute inside an execute is refused; shown without going deeper than the first
-        nested = piece[:1] == bytes((Operation.EXECUTE,))
-        shown.append("execute ..." if nested else describe_command(piece))
+        # a list inside a list is refused; shown without going deeper than the first
+        nested = piece and piece[0] in _LISTS
+        shown.append(f"{Operation(piece[0]).name.lower()} ..." if nested
+                     else describe_command(piece))
     left_out = len(inner) - len(shown)
     return "[" + "; ".join(shown) + (f"; ... ({left_out} more)" if left_out else "") + "]"
+
+
+def _transact(command: bytes) -> str:
+    conditions, inner = transactions.decode_transact(command)
+    shown = [describekeys.describe_transact_condition(condition).rstrip()
+             for condition in conditions[:MESSAGES_SHOWN]]
+    left_out = len(conditions) - len(shown)
+    rest = f"; ... ({left_out} more)" if left_out else ""
+    return (f"when [{'; '.join(shown)}{rest}] " if conditions else "") + _command_list(inner)
 
 
 def _peek(command: bytes) -> str:
@@ -106,6 +95,9 @@ _ARGUMENTS = {
     Operation.CLOSE: _nothing,
     Operation.CANCEL: _cancel,
     Operation.TIME: _nothing,
+    Operation.TRANSACT: _transact,
+    **describequeues.ARGUMENTS,
+    **describekeys.ARGUMENTS,
 }
 
 
@@ -122,25 +114,21 @@ def describe_result(status: int, payload: bytes, operation: int | None = None) -
     name = describe_status(status)
     if not payload:
         return name
-    if status == Status.LIMIT:
+    if status in _TEXTS:
         return f"{name} {describe_bytes(payload)}"
-    reader = _RESULTS.get(operation) if status == Status.OK else None
+    reader = {Status.OK: _RESULTS, Status.CONFLICT: _CONFLICTS, Status.ABORTED: _ABORTED,
+              Status.STALE: _STALE}.get(status, {}).get(operation)
     try:
-        return f"{name} " + (reader(payload) if reader else _hex(payload))
+        return f"{name} {reader(payload) if reader else describe_hex(payload)}".rstrip()
     except MalformedError as error:
         return f"{name} malformed: {error}"
-
-
-def _hex(payload: bytes) -> str:
-    rest = f"... ({len(payload)} bytes)" if len(payload) > MESSAGE_BYTES_SHOWN else ""
-    return payload[:MESSAGE_BYTES_SHOWN].hex() + rest
 
 
 def _messages_result(payload: bytes) -> str:
     messages = commands.decode_messages(payload)
     shown = [f"{message_id}:{describe_bytes(data)}"
              for message_id, data in messages[:MESSAGES_SHOWN]]
-    return _describe_list(shown, len(messages))
+    return describe_list(shown, len(messages))
 
 
 def _size_result(payload: bytes) -> str:
@@ -151,7 +139,7 @@ def _size_result(payload: bytes) -> str:
 def _queues_result(payload: bytes) -> str:
     queues = commands.decode_queue_list(payload)
     shown = [f"{describe_name(name)}:{size}" for name, size in queues[:MESSAGES_SHOWN]]
-    return _describe_list(shown, len(queues))
+    return describe_list(shown, len(queues))
 
 
 def _enqueue_result(payload: bytes) -> str:
@@ -164,6 +152,16 @@ def _execute_result(payload: bytes) -> str:
     return f"[{'; '.join(shown)}{'; ...' if len(results) > len(shown) else ''}]"
 
 
+def _transact_conflict(payload: bytes) -> str:
+    return f"condition {transactions.decode_conflict_result(payload)}"
+
+
+def _aborted(payload: bytes) -> str:
+    position, status, inner = transactions.decode_aborted_result(payload)
+    operation = Operation.KV_PUT if status == Status.CONFLICT else Operation.ACK
+    return f"command {position}: {describe_result(status, inner, operation)}"
+
+
 _RESULTS = {
     Operation.ENQUEUE: _enqueue_result,
     Operation.DEQUEUE: _messages_result,
@@ -171,7 +169,16 @@ _RESULTS = {
     Operation.PEEK: _messages_result,
     Operation.SIZE: _size_result,
     Operation.QUEUES: _queues_result,
+    Operation.TRANSACT: _execute_result,
+    **describequeues.RESULTS,
+    **describekeys.RESULTS,
 }
+_CONFLICTS = {Operation.KV_PUT: describekeys.describe_conflict,
+              Operation.KV_DELETE: describekeys.describe_conflict,
+              Operation.TRANSACT: _transact_conflict}
+_ABORTED = {Operation.EXECUTE: _aborted, Operation.TRANSACT: _aborted}
+_STALE = {operation: describequeues.describe_outcomes
+          for operation in (Operation.ACK, Operation.NACK, Operation.EXTEND)}
 
 
 def describe_request(body: bytes) -> list[str]:

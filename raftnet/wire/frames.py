@@ -40,6 +40,9 @@ class Kind(IntEnum):
     SNAPSHOT_TAKEN = 25
     READ_SNAPSHOT = 26
     SNAPSHOT_PART = 27
+    WATCH = 28
+    WATCH_EVENT = 29
+    UNWATCH = 30
     JOIN = 48
     JOIN_REPLY = 49
     INVITE = 50

@@ -29,7 +29,7 @@ _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "
              "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
              "raftnet.replicatedtime", "raftnet.leadership", "raftnet.narration", "raftnet.actions",
              "raftnet.net.messages", "raftnet.storage.store", "raftnet.snapshots",
-             "raftnet.rebuild", "raftnet.outbox"} | _MACHINE)
+             "raftnet.rebuild", "raftnet.outbox", "raftnet.watches"} | _MACHINE)
 _SERVER = ({"raftnet.server", "raftnet.storage", "raftnet.snapshotprocess", "raftnet.makesnapshot"}
            | _REPLICA | _NET)
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
@@ -50,6 +50,8 @@ FLOORS = {
                          | _CORE | _WIRE,
     "raftnet.replicatedtime": _CORE,
     "raftnet.gateway": _MACHINE,
+    "raftnet.changering": set(),
+    "raftnet.watches": {"raftnet.changering", "raftnet.gateway"} | _MACHINE,
     "raftnet.reads": {"raftnet"} | _CORE | _WIRE,
     "raftnet.admission": _CORE | _WIRE,
     "raftnet.leadership": _WIRE,
@@ -80,7 +82,7 @@ PURE = {
                      "asyncio", "logging", "datetime", "secrets", "uuid"},
 }
 for _name in ("replica", "gateway", "reads", "founding", "greetings", "replicatedtime",
-              "narration", "snapshots", "rebuild", "outbox"):
+              "narration", "snapshots", "rebuild", "outbox", "watches", "changering"):
     PURE[f"raftnet.{_name}"] = {"socket", "select", "selectors", "time", "random", "threading",
                                 "asyncio", "datetime", "secrets", "uuid"}
 

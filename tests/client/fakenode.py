@@ -60,6 +60,7 @@ class FakeCluster:
         self.leader = ""                    # an address
         self.lock = threading.RLock()
         self.machine = Machine(MachineConfig(), WireConfig())
+        self.machine.state_version = commands.STATE_VERSION
         self.entries = []
         self.bodies: list[bytes] = []       # every REQUEST body that any node received
         self.nodes: list[FakeNode] = []
@@ -260,6 +261,7 @@ class _Connection:
         if how == LATE:
             time.sleep(LATE_S)
         local = (kind == Kind.LOG and requests.decode_log(body)[0]
+                 or kind == Kind.READ and requests.decode_read(body)[0]
                  or kind == Kind.TAKE_SNAPSHOT and decode_take_snapshot(body)
                  or kind == Kind.READ_SNAPSHOT)
         if how is None and self.node.address != self.cluster.leader and not local:

@@ -8,6 +8,7 @@ from unittest import mock
 
 from raftnet.client import Client, QueueSize
 from raftnet.client import client as clients
+from raftnet.client import queue
 from raftnet.client import session as sessions
 from raftnet.errors import ErrorCode, MalformedError, NoAnswerError, RefusedError
 from raftnet.wire import requests
@@ -256,7 +257,7 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(first, second)
 
     def test_a_long_wait_is_asked_in_pieces(self):
-        with mock.patch.object(clients, "WAIT_PIECE_S", 0.05):
+        with mock.patch.object(queue, "WAIT_PIECE_S", 0.05):
             self.assertIsNone(self.client().queue().dequeue(wait_s=0.2))
         heads = [requests.decode_request_head(body) for body in self.cluster.bodies]
         self.assertGreaterEqual(len(heads), 3)

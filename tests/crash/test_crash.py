@@ -6,13 +6,13 @@ from tests.crash.run import CrashRun
 
 
 class TestCrash(unittest.TestCase):
-    """The leader, two at once, any, and all."""
+    """The leader, two at once, and all."""
 
-    def test_three_rounds_and_all_at_once(self):
+    def test_two_rounds_and_all_at_once(self):
         run = CrashRun(seed=1)
-        run.run(["leader", "two", "any"])
-        self.assertGreater(len(run.history.enqueues), 200)
-        self.assertEqual(set(run.gaps_s), {"leader", "two", "any", "all"})
+        run.run(["leader", "two"])
+        self.assertGreater(len(run.history.enqueues), 100)
+        self.assertEqual(set(run.gaps_s), {"leader", "two", "all"})
 
 
 if __name__ == "__main__":

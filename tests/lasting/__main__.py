@@ -7,6 +7,7 @@
 - damage: damaged files are healed, or refused
 - fulldisk: a disk that is full (root), and calls that fail (strace)
 - restore: backup and restore
+- queues: very many queues, a very deep one, very many leases that end at once: memory, stalls
 """
 
 import argparse
@@ -21,12 +22,14 @@ from tests.lasting.failing import FailingFailure, FailingRun
 from tests.lasting.fulldisk import FullDiskFailure, FullDiskRun
 from tests.lasting.install import InstallFailure, InstallRun
 from tests.lasting.measures import AVAILABLE
+from tests.lasting.queues import QueuesFailure, QueuesRun
 from tests.lasting.restart import RestartFailure, RestartRun
 from tests.lasting.restore import RestoreFailure, RestoreRun
 from tests.lasting.soak import SoakFailure, SoakRun
 
 _FAILURES = (BoundedFailure, SoakFailure, InstallFailure, RestartFailure, DamageFailure,
-             FullDiskFailure, FailingFailure, RestoreFailure, RaftnetError, AssertionError)
+             FullDiskFailure, FailingFailure, RestoreFailure, QueuesFailure, RaftnetError,
+             AssertionError)
 
 
 def main() -> int:
@@ -43,8 +46,10 @@ def main() -> int:
                         help="messages that wait while installs are hit")
     parser.add_argument("--records", type=int, default=1_000_000, help="of restart")
     parser.add_argument("--factor", type=float, default=0.0,
-                        help="how often its goals restart may take: 1 on a machine that does "
-                        "nothing else (default: as long as it likes)")
+                        help="how often their goals restart and queues may take: 1 on a machine "
+                        "that does nothing else (default: as long as they like)")
+    parser.add_argument("--share", type=float, default=1.0,
+                        help="of the sizes of queues (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=50, help="how many of a kind are made to fail")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     arguments = parser.parse_args()
@@ -109,8 +114,15 @@ def _restore(arguments) -> None:
     RestoreRun(20_000, _tell).run()
 
 
+def _queues(arguments) -> None:
+    if AVAILABLE:
+        QueuesRun(arguments.share, _tell, arguments.factor).run()
+    else:
+        _tell("SKIPPED: what a process takes is read from /proc")
+
+
 PARTS = {"bounded": _bounded, "soak": _soak, "install": _install, "restart": _restart,
-         "damage": _damage, "fulldisk": _full_disk, "restore": _restore}
+         "damage": _damage, "fulldisk": _full_disk, "restore": _restore, "queues": _queues}
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,8 @@ import unittest
 
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.machine.machine import Applied, Machine
+from raftnet.machine.message import Message
+from raftnet.machine.queue import Queue
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.wire import commands, requests
 from raftnet.wire.commands import Status
@@ -23,7 +25,57 @@ def state_of(machine: Machine) -> tuple:
                  session.replies) for key, session in sorted(machine.sessions.by_id.items())]
     return (machine.applied_index, machine.digest, machine.time_ms, machine.state_version,
             executor.next_message_id, machine.next_deadline_ms(), machine.sessions.kept_bytes,
-            queues, waits, sessions)
+            queues, waits, sessions, contents_of(machine))
+
+
+def fields_of(message: Message) -> tuple:
+    """All of a message."""
+    return (message.place, message.id, message.body, message.priority, message.deliveries,
+            message.expires_ms, message.origin, message.history)
+
+
+def ready_of(queue: Queue) -> list[tuple]:
+    """The ready messages in order of delivery, as fields_of; looks at the structures only."""
+    levels = {0: queue, **(queue.levels or {})}
+    special = queue.special or {}
+    found = []
+    for priority in sorted(levels, reverse=True):
+        level = levels[priority]
+        places = {place: body for place, body in zip(level.ids, level.messages)
+                  if body is not None or place in special}
+        in_deque = set(places)
+        places.update((place, None) for place in level.returned or () if place in special)
+        assert len(places) - len(in_deque) == level.back, "back counts what is in the heap"
+        assert len(level.ids) - len(in_deque) == level.gaps, "gaps counts what is not there"
+        assert not level.ids or level.ids[0] in in_deque, "a gap at the head"
+        for place in sorted(places):
+            body = places[place]
+            found.append((place, place, body, priority, 0, 0, b"", ()) if body is not None
+                         else fields_of(special[place]))
+    return found
+
+
+def contents_of(machine: Machine) -> tuple:
+    """Queues, keys and their counters as plain values; what is late or out in canonical order."""
+    executor = machine.executor
+    queues = []
+    for name, queue in sorted(executor.queues.by_name.items()):
+        delayed = queue.delayed.by_place if queue.delayed else {}
+        dedup = queue.dedup.by_id if queue.dedup else {}
+        queues.append((
+            name, ready_of(queue),
+            [(due_ms, fields_of(message)) for due_ms, message in sorted(
+                delayed.values(), key=lambda held: (held[0], held[1].place))],
+            [((lease.delivery, lease.deadline_ms, lease.taken_ms, lease.consumer),
+              fields_of(lease.message)) for _, lease in sorted((queue.leased or {}).items())],
+            None if queue.settings is None else tuple(queue.settings),
+            sorted((key, *value) for key, value in dedup.items()),
+            [key[0] for key in queue.waiters or ()], queue.size_bytes, queue.away_bytes))
+    kv = executor.kv
+    return (queues, sorted((key, item.value, item.version, item.expires_ms)
+                           for key, item in kv.by_key.items()), kv.version,
+            executor.next_message_id, executor.leases.next_delivery, executor.configured,
+            executor.dedup_count)
 
 
 class MachineCase(unittest.TestCase):
@@ -36,6 +88,7 @@ class MachineCase(unittest.TestCase):
         """A new machine with these limits."""
         self.machine = Machine(MachineConfig(**limits), WireConfig(
             result_bytes_max=result_bytes_max, message_bytes_max=message_bytes_max))
+        self.machine.state_version = commands.STATE_VERSION
 
     def tearDown(self):
         self.check_invariants()
@@ -47,10 +100,24 @@ class MachineCase(unittest.TestCase):
         for name, queue in executor.queues.by_name.items():
             self.assertEqual(len(queue.ids), len(queue.messages))
             self.assertEqual(sorted(queue.ids), list(queue.ids))
-            self.assertEqual(queue.size_bytes, sum(map(len, queue.messages)))
-            self.assertNotEqual(bool(queue.messages), queue.waiters is not None, name)
+            ready = ready_of(queue)
+            self.assertEqual(len(ready), queue.ready())
+            self.assertEqual(queue.size_bytes, sum(len(message[2]) for message in ready))
+            self.assertFalse(ready and queue.waiters is not None, name)
+            self.assertFalse(queue.vacant(), name)
+            self.assertEqual(queue.ordinary, not (
+                queue.special or queue.levels or queue.gaps or queue.waiters
+                or queue.settings is not None), name)
+            self.check_deadlines(queue)
+            for delivery, lease in (queue.leased or {}).items():
+                self.assertIs(executor.leases.by_delivery[delivery], lease)
             at_queues += len(queue.waiters or ())
         self.assertEqual(at_queues, len(executor.waits.pending))
+        self.assertEqual(len(executor.leases.by_delivery), sum(
+            len(queue.leased or ()) for queue in executor.queues.by_name.values()))
+        queues = executor.queues.by_name.values()
+        self.assertEqual(executor.dedup_count, sum(len(queue.dedup or ()) for queue in queues))
+        self.assertEqual(executor.configured, sum(queue.settings is not None for queue in queues))
         kept = 0
         for key, session in machine.sessions.by_id.items():
             waiting = [first for first, reply in zip(session.firsts, session.replies)
@@ -61,6 +128,16 @@ class MachineCase(unittest.TestCase):
             kept += 100 * len(session.firsts) + sum(len(reply or b"")
                                                     for reply in session.replies)
         self.assertEqual(kept, machine.sessions.kept_bytes)
+
+    def check_deadlines(self, queue: Queue):
+        """None too many and none too few are counted as living: else heaps would grow."""
+        mortal = [message for message in (queue.special or {}).values() if message.expires_ms]
+        self.assertEqual(len(mortal), len(queue.expiries) if queue.expiries else 0)
+        for held in (queue.delayed, queue.dedup):
+            if held is not None:
+                self.assertEqual(len(held), len(held._deadlines))
+        leases = self.machine.executor.leases
+        self.assertEqual(len(leases.by_delivery), len(leases._deadlines))
 
     def apply(self, *bodies: bytes, at: int | None = None) -> Applied:
         """One batch with these requests, at replicated time `at` (default: no time passed)."""

@@ -130,7 +130,7 @@ class TotalTest(unittest.TestCase):
         source = random.Random(4)
         one, two = small_machine(), small_machine()
         refused = 0
-        for number in range(20_000):
+        for number in range(10_000):
             payload = bytearray(work.payload(number, one))
             for _ in range(source.choice((0, 1, 1, 2, 5))):
                 at = source.randrange(8, len(payload))

@@ -1,4 +1,4 @@
-"""The state in pieces: complete, canonical, strict, in bounded pieces; and as text."""
+"""The state in pieces: complete, canonical, strict, in bounded pieces."""
 
 import random
 import struct
@@ -7,23 +7,23 @@ from unittest import mock
 
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.errors import MalformedError
-from raftnet.machine import sections, state
-from raftnet.machine.describe import describe_state
+from raftnet.machine import sectionitems, sections, state
 from raftnet.machine.machine import Machine
-from raftnet.machine.sections import PIECE_BYTES, SECTIONS
+from raftnet.machine.sectionitems import PIECE_BYTES
+from raftnet.machine.sections import SECTIONS
 from raftnet.machine.state import PIECE_ITEMS_MAX, StateLoader, encode_state
 from raftnet.wire import commands, requests
 from raftnet.wire.commands import Status
 from tests.machine.driver import A, B, C, MachineCase, state_of
 from tests.machine.test_machine import SESSIONS, Workload, apply, small_machine
 
-HEAD, QUEUES, WAITS, SESSION_SECTION, END = 1, 2, 3, 4, 255
+HEAD, QUEUES, WAITS, SESSION_SECTION, COUNTERS, END = 1, 2, 3, 4, 5, 255
 
 
 def load(pieces, like: Machine) -> Machine:
     """The machine in these pieces, with the limits of `like`."""
-    wire = WireConfig(message_bytes_max=like.executor._message_bytes_max,
-                      result_bytes_max=like.executor._result_bytes_max)
+    wire = WireConfig(message_bytes_max=like.executor.message_bytes_max,
+                      result_bytes_max=like.executor.result_bytes_max)
     loader = StateLoader(like._config, wire)
     for piece in pieces:
         loader.feed(piece)
@@ -127,7 +127,7 @@ class PiecesTest(MachineCase):
     def test_pieces_are_bounded(self):
         pieces = self.fill()
         self.assertEqual([n for n in dict.fromkeys(piece[0] for piece in pieces)],
-                         [HEAD, QUEUES, WAITS, SESSION_SECTION, END])
+                         [HEAD, QUEUES, WAITS, SESSION_SECTION, COUNTERS, END])
         large = [piece for piece in pieces if len(piece) > PIECE_BYTES]
         self.assertEqual(len(large), 2)
         for piece in large:
@@ -194,7 +194,8 @@ class StrictTest(MachineCase):
                     if section.number == number).__next__()
 
     def test_order_and_completeness_of_pieces(self):
-        self.assertEqual(self.numbers, [HEAD, QUEUES, QUEUES, QUEUES, WAITS, SESSION_SECTION, END])
+        self.assertEqual(self.numbers, [HEAD, QUEUES, QUEUES, QUEUES, WAITS, SESSION_SECTION,
+                                        COUNTERS, END])
         for place in range(len(self.pieces)):
             self.refuse(self.pieces[:place] + self.pieces[place + 1:])
             self.refuse(self.pieces[:place] + self.pieces[place:place + 1] + self.pieces[place:])
@@ -206,8 +207,8 @@ class StrictTest(MachineCase):
         self.refuse([*self.pieces, b""])
         nothing = list(encode_state(Machine(MachineConfig(), WireConfig())))
         self.refuse([*nothing, nothing[-1]], "behind the end")
-        self.refuse([*self.pieces[:1], struct.pack(">BI", 5, 1) + b"new", *self.pieces[1:]],
-                    "section 5")
+        self.refuse([*self.pieces[:1], struct.pack(">BI", 12, 1) + b"new", *self.pieces[1:]],
+                    "section 12")
 
     def test_lengths(self):
         for place, piece in enumerate(self.pieces):
@@ -245,22 +246,22 @@ class StrictTest(MachineCase):
 
         class Newer(Machine):
             pass
-        newer = (*SECTIONS, sections.Section(9, 2, items, Loader))
+        newer = (*SECTIONS, sections.Section(99, 3, items, Loader))
         with (mock.patch.object(sections, "SECTIONS", newer),
-              mock.patch.object(state, "STATE_VERSION", 2),
+              mock.patch.object(state, "STATE_VERSION", 3),
               mock.patch.object(state, "Machine", Newer)):
             self.assertEqual(list(encode_state(self.machine)), self.pieces)
             load(self.pieces, self.machine)
-            self.machine.state_version = 2
+            self.machine.state_version = 3
             pieces = list(encode_state(self.machine))
             loaded = load(pieces, self.machine)
-            self.assertEqual((loaded.state_version, loaded.seen), (2, [b"new"]))
-        self.assertEqual(pieces[-2], struct.pack(">BI", 9, 1) + b"new")
-        self.refuse(pieces, "version 2.*newer")
+            self.assertEqual((loaded.state_version, loaded.seen), (3, [b"new"]))
+        self.assertEqual(pieces[-2], struct.pack(">BI", 99, 1) + b"new")
+        self.refuse(pieces, "version 3.*newer")
 
     def test_queues(self):
         def queue(name: bytes, *pairs: tuple[int, bytes]) -> bytes:
-            return sections._column(bytes((len(name),)) + name, [n for n, _ in pairs],
+            return sectionitems.column(bytes((len(name),)) + name, [n for n, _ in pairs],
                                     [text for _, text in pairs])
         one, two = queue(b"a", (1, b"1")), queue(b"b", (2, b"2"))
         load(self.with_items(QUEUES, one, two), self.machine)
@@ -299,7 +300,7 @@ class StrictTest(MachineCase):
 
     def test_sessions(self):
         def session(key: bytes, last: int, used: int, *kept: tuple[int, bytes]) -> bytes:
-            return sections._column(struct.pack(">16sQQ", key, last, used),
+            return sectionitems.column(struct.pack(">16sQQ", key, last, used),
                                     [n for n, _ in kept], [reply for _, reply in kept])
         a, b, c = (session(A, 1, 7), session(B, 1, 8, (1, b"reply")), session(C, 1, 9, (1, b"")))
         load(self.with_items(SESSION_SECTION, a, b, c), self.machine)
@@ -332,36 +333,6 @@ class StrictTest(MachineCase):
             except MalformedError:
                 refused += 1
         self.assertGreater(refused, 700)
-
-
-class DescribeTest(MachineCase):
-
-    def test_lines(self):
-        self.enqueue(b"two words", b"1", b"\xff\n", b"3")
-        self.ask(A, 1, put(b"q", b"x" * 300), at=5)
-        self.ask(B, 1, commands.encode_dequeue(b"w", 2, 1000))
-        self.assertEqual(list(describe_state(self.machine, 2)), [
-            f"applied up to 3, digest {self.machine.digest:08x}",
-            "replicated time 5 ms, state version 1, next message id 5",
-            "2 queues with 4 messages",
-            "queue q: 1 message, 300 bytes",
-            f'    4 "{"x" * 200}"... (300 bytes)',
-            'queue "two words": 3 messages, 4 bytes',
-            '    1 "1"',
-            r'    2 "\\xff\n"',
-            "    ... (1 more)",
-            "1 waiting dequeue",
-            f"    {B.hex()}:1 for 2 of w until 1005 ms",
-            "2 sessions, kept replies count 221 bytes",
-            f"    {A.hex()} last 1 used at 5 ms, keeps 1 request from 1 on",
-            f"    {B.hex()} last 1 used at 5 ms, keeps 1 request from 1 on, 1 of them waiting"])
-
-    def test_all_and_bounded(self):
-        for number in range(30):
-            self.ask(b"%016d" % number, 1, put(b"q", b"m"))
-        self.assertEqual(len(list(describe_state(self.machine, None))), 3 + 1 + 30 + 1 + 1 + 30)
-        self.assertIn("    ... (20 more)", list(describe_state(self.machine)))
-        self.assertEqual(list(describe_state(self.machine, 0))[-1], "    ... (30 more)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Versions of the replicated state: a program that knows version 2 beside one that does not."""
+"""Versions of the replicated state: a program that knows version 3 beside one that does not."""
 
 import random
 import unittest
@@ -13,16 +13,18 @@ from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.membership import Member, Membership, encode_membership
 from raftnet.wire import commands, requests
 from raftnet.wire.commands import Operation
+from raftnet.wire.kvcommands import Condition, ConditionKind
+from raftnet.wire.transactions import KeyCondition, LeasedCondition, encode_transact
 from tests.machine.driver import A, state_of
 from tests.machine.test_machine import Workload
 
-NEWER = 40              # an operation that came with version 2: appends a message
+NEWER = 40              # an operation that came with version 3: appends a message
 NEWER_COMMAND = b"\0\0\0\3" + bytes((NEWER,)) + b"ab"
 MEMBERSHIP = Membership(b"c" * 16, (Member(1, "a:1", True),))
 
 
 class NewerExecutor(Executor):
-    """Of a program that knows version 2."""
+    """Of a program that knows version 3."""
 
     def _prepare(self, command: bytes, operation: int):
         if operation == NEWER:
@@ -31,9 +33,10 @@ class NewerExecutor(Executor):
 
 
 def newer_machine() -> Machine:
-    with mock.patch.object(commands, "STATE_VERSION", 2):
+    with mock.patch.object(commands, "STATE_VERSION", 3):
         machine = Machine(MachineConfig(), WireConfig())
     machine.executor = NewerExecutor(MachineConfig(), WireConfig())
+    machine.state_version = 2
     return machine
 
 
@@ -47,10 +50,11 @@ class NewerWorkload(Workload):
 class VersionsCase(unittest.TestCase):
 
     def setUp(self):
-        known = mock.patch.dict(commands.OPERATION_SINCE, {NEWER: 2})
+        known = mock.patch.dict(commands.OPERATION_SINCE, {NEWER: 3})
         known.start()
         self.addCleanup(known.stop)
         self.old, self.new = Machine(MachineConfig(), WireConfig()), newer_machine()
+        self.old.state_version = 2
 
     def apply(self, machine: Machine, kind: int, payload: bytes):
         return machine.apply(encode_entry(machine.applied_index + 1, 1, kind, payload))
@@ -69,9 +73,9 @@ class VersionsCase(unittest.TestCase):
     def batch(self, *pieces: bytes, session: bytes = requests.NO_SESSION) -> bytes:
         return commands.encode_batch(0, [requests.encode_request(session, 1, 0, list(pieces))])
 
-    def begin_version_2(self, machine: Machine):
+    def begin_version_3(self, machine: Machine):
         return self.apply(machine, EntryKind.MEMBERSHIP,
-                          encode_membership(MEMBERSHIP.with_state_version(2)))
+                          encode_membership(MEMBERSHIP.with_state_version(3)))
 
 
 class VersionsTest(VersionsCase):
@@ -82,6 +86,8 @@ class VersionsTest(VersionsCase):
                 ([NEWER_COMMAND], [UNKNOWN]),
                 ([enqueue, NEWER_COMMAND, commands.encode_close()], [OK, UNKNOWN, OK]),
                 ([commands.encode_execute([enqueue, NEWER_COMMAND])], [UNKNOWN]),
+                ([encode_transact([], [enqueue, NEWER_COMMAND])], [UNKNOWN]),
+                ([encode_transact([LeasedCondition(1, 1)] * 2, [NEWER_COMMAND])], [UNKNOWN]),
                 ([commands.encode_execute([commands.encode_execute([NEWER_COMMAND])])], [UNKNOWN])]:
             session = A if len(pieces) > 1 else requests.NO_SESSION
             with self.subTest(pieces):
@@ -102,9 +108,10 @@ class VersionsTest(VersionsCase):
             newer += payload.count(NEWER_COMMAND)
             self.both(EntryKind.BATCH, payload)
         self.assertGreater(newer, 100)
-        self.begin_version_2(self.new)
-        self.assertEqual(self.new.state_version, 2)
-        executed = commands.encode_execute([NEWER_COMMAND])
+        self.begin_version_3(self.new)
+        self.assertEqual(self.new.state_version, 3)
+        executed = encode_transact([KeyCondition(b"k", Condition(ConditionKind.ABSENT))],
+                                   [NEWER_COMMAND])
         payload = commands.encode_batch(2_000, [requests.encode_request(
             requests.NO_SESSION, 1, 0, [NEWER_COMMAND, executed])])
         self.assertEqual([status for status, _ in self.results(
@@ -122,29 +129,29 @@ class VersionsTest(VersionsCase):
     def test_a_read(self):
         with mock.patch.object(machine_module, "_READS", frozenset((NEWER,))):
             self.assertEqual(self.new.read(NEWER_COMMAND), (UNKNOWN, b""))
-            self.begin_version_2(self.new)
+            self.begin_version_3(self.new)
             self.assertEqual(self.new.read(NEWER_COMMAND)[0], OK)
 
     def test_a_version_that_is_not_known_stops_the_program_and_changes_nothing(self):
         before = state_of(self.old)
-        with self.assertRaisesRegex(RaftnetError, "entry 1 begins version 2 .* knows 1 at most"):
-            self.begin_version_2(self.old)
+        with self.assertRaisesRegex(RaftnetError, "entry 1 begins version 3 .* knows 2 at most"):
+            self.begin_version_3(self.old)
         self.assertEqual(state_of(self.old), before)
         with self.assertRaises(RaftnetError):
             self.apply(self.new, EntryKind.MEMBERSHIP,
-                       encode_membership(MEMBERSHIP.with_state_version(3)))
+                       encode_membership(MEMBERSHIP.with_state_version(4)))
 
     def test_a_version_never_goes_back(self):
-        self.begin_version_2(self.new)
+        self.begin_version_3(self.new)
         self.apply(self.new, EntryKind.MEMBERSHIP, encode_membership(MEMBERSHIP))
-        self.assertEqual(self.new.state_version, 2)
+        self.assertEqual(self.new.state_version, 3)
 
     def test_what_is_no_membership_moves_on(self):
         self.both(EntryKind.MEMBERSHIP, b"none")
-        self.assertEqual((self.new.applied_index, self.new.state_version), (1, 1))
+        self.assertEqual((self.new.applied_index, self.new.state_version), (1, 2))
 
     def test_costs_nothing_where_the_state_is_as_new_as_the_program(self):
-        self.begin_version_2(self.new)
+        self.begin_version_3(self.new)
         with mock.patch.object(machine_module, "hide_newer", side_effect=AssertionError):
             for machine in (self.old, self.new):
                 self.apply(machine, EntryKind.BATCH, self.batch(NEWER_COMMAND))

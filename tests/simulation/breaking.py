@@ -11,12 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from unittest import mock
 
+from raftnet import replica
 from raftnet.config import Config
 from raftnet.simulation import cluster as simulation
 from raftnet.simulation.cluster import Profile, SimulatedCluster
 from raftnet.simulation.invariants import InvariantError
-from raftnet.simulation.limits import draw_config
+from raftnet.simulation.limits import draw_config, draw_work_limits
 from raftnet.simulation.network import NetworkProfile
+from raftnet.wire.commands import STATE_VERSION
 
 RUN_MS = 10_000         # of faults in one run, unless a variant says otherwise
 
@@ -41,7 +43,9 @@ class Variant:
     run_ms: int = RUN_MS
     # (network, mean ms between faults, kinds of faults); None: the seed draws them
     profile: tuple[dict, int, tuple[str, ...]] | None = None
-    limits: dict[str, int] = field(default_factory=dict)    # of RaftConfig, SnapshotConfig
+    # of RaftConfig, SnapshotConfig and, with workers, MachineConfig
+    limits: dict[str, int] = field(default_factory=dict)
+    workers: int = 0                        # without them the replicated state stays at version 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -54,12 +58,14 @@ class Variant:
     def run(self, seed: int, run_ms: int, broken: bool = True) -> Caught | None:
         """One seed; None: nothing was noticed."""
         with self.applied() if broken else ExitStack(), mock.patch.object(
-                simulation, "draw_config", self._config):
+                simulation, "draw_config", self._config), mock.patch.object(
+                simulation, "draw_work_limits", self._work_limits), mock.patch.object(
+                replica, "STATE_VERSION", STATE_VERSION if self.workers else 1):
             profile = None
             if self.profile is not None:
                 network, every_ms, kinds = self.profile
                 profile = Profile(NetworkProfile(**network), every_ms, kinds)
-            cluster = SimulatedCluster(seed, self.nodes, profile=profile)
+            cluster = SimulatedCluster(seed, self.nodes, profile=profile, workers=self.workers)
             try:
                 cluster.run(run_ms)
             except AssertionError as error:
@@ -69,8 +75,16 @@ class Variant:
     def _config(self, seed: int) -> Config:
         config = draw_config(seed)
         for name, value in self.limits.items():
-            setattr(config.raft if hasattr(config.raft, name) else config.snapshot, name, value)
+            for part in (config.raft, config.snapshot):
+                if hasattr(part, name):
+                    setattr(part, name, value)
         return config
+
+    def _work_limits(self, config: Config, seed: int) -> None:
+        draw_work_limits(config, seed)
+        for name, value in self.limits.items():
+            if hasattr(config.machine, name):
+                setattr(config.machine, name, value)
 
 
 def _name_of(error: AssertionError) -> str:

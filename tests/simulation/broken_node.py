@@ -201,10 +201,10 @@ def _newest_first(real):
 
 
 def _left_in_place(real):
-    def take(queue, count, room):
-        taken, room = real(queue, count, room)
+    def take(queue, count, room, *overhead):
+        taken, room = real(queue, count, room, *overhead)
         if len(taken) > 2:
-            queue.put_back(taken[-1:])
+            queue.undo_take(taken[-1:])
         return taken, room
     return take
 

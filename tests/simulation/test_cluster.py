@@ -12,6 +12,7 @@ from raftnet.raft.core import Raft
 from raftnet.simulation.cluster import Profile, SimulatedCluster
 from raftnet.simulation.faults import KINDS
 from raftnet.simulation.network import NetworkProfile
+from raftnet.wire.commands import Operation, Status
 from tests.simulation.cores import all_cores
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -28,9 +29,9 @@ def _caught(profile: Profile | None = None, seeds: int = _SEEDS_MAX) -> str:
     return ""
 
 
-def run(seed: int) -> tuple[int, bool]:
+def run(seed: int, workers: int) -> tuple[int, bool]:
     """(highest commit index, whether it is stuck) after a run in a process of the pool."""
-    cluster = SimulatedCluster(seed, count=3 if seed % 2 else 5)
+    cluster = SimulatedCluster(seed, count=3 if seed % 2 else 5, workers=workers)
     cluster.run(20_000)
     return cluster.invariants.highest_commit, cluster.is_stuck
 
@@ -40,9 +41,10 @@ class ClusterTest(unittest.TestCase):
 
     def test_fixed_seeds_are_clean(self):
         with all_cores() as pool:
-            runs = {seed: pool.submit(run, seed) for seed in range(1, 7)}
-        for seed, ended in runs.items():
-            with self.subTest(seed=seed):
+            runs = {(seed, workers): pool.submit(run, seed, workers)
+                    for seed, workers in enumerate((0, 0, 0, 0, 2, 4), 1)}
+        for (seed, workers), ended in runs.items():
+            with self.subTest(seed=seed, workers=workers):
                 highest_commit, is_stuck = ended.result()
                 self.assertGreater(highest_commit, 2)
                 self.assertFalse(is_stuck)
@@ -61,10 +63,24 @@ class ClusterTest(unittest.TestCase):
         self.assertEqual(cluster.invariants.elections, 1)
         self.assertGreater(len(cluster.clients[0].acknowledged), 50)
 
+    def test_workers_and_watchers_do_everything(self):
+        cluster = SimulatedCluster(1, profile=Profile(NetworkProfile(1, 1), faults=()), workers=4)
+        cluster.run(12_000)
+        history = cluster.work_history
+        asked = {command[4] for command, _ in history._asked.values()}
+        self.assertEqual({int(operation) for operation in Operation
+                          if operation not in (Operation.CANCEL, Operation.TIME)} - asked,
+                         set())
+        done = {status for answer in history._answers
+                for status, _ in answer.reply.results or ()}
+        self.assertLessEqual({Status.OK, Status.EMPTY, Status.FULL, Status.CONFLICT,
+                              Status.IN_USE, Status.ABORTED, Status.LIMIT}, done)
+        self.assertGreater(sum(len(record.events) for record in history.watches.records), 20)
+
     def test_the_same_seed_gives_the_same_course(self):
         courses = []
         for _ in range(2):
-            cluster = SimulatedCluster(11)
+            cluster = SimulatedCluster(11, workers=2)
             cluster.run(10_000)
             courses.append((cluster.scheduler.happened, cluster.trace.hash))
         self.assertEqual(courses[0], courses[1])

@@ -1,6 +1,6 @@
 """The prover is proven: each broken variant of the code is caught, by its one recorded seed.
 
-The same seed is clean without the variant, so that it is the break which is noticed: here for every
+The same seed is clean without the variant, so that it is the break which is noticed. Here for every
 third one, and for all of them in `python3 -m tests.simulation.variants --replay`. The record comes
 from a search (`python3 -m tests.simulation.variants --search`); it must be made anew when the
 simulator changes, because a seed means another course then.
@@ -13,7 +13,7 @@ from tests.simulation.variants import VARIANTS, read_record, replay
 
 VARIANTS_MIN = 24
 MEDIAN_MAX = 2_000      # seeds
-CLEAN_EVERY = 3
+REPLAYED_EVERY = 3
 
 
 class RecordTest(unittest.TestCase):
@@ -38,8 +38,7 @@ class ReplayTest(unittest.TestCase):
         pool = cls.enterClassContext(all_cores())
         longest_first = sorted(cls.record, key=lambda name: -cls.record[name]["run_ms"])
         cls.runs = {(name, broken): pool.submit(replay, name, broken)
-                    for broken in (True, False)
-                    for name in longest_first[::1 if broken else CLEAN_EVERY]}
+                    for broken in (True, False) for name in longest_first[::REPLAYED_EVERY]}
 
     def replayed(self, wanted: bool):
         """(name, what was caught) of every such run."""

@@ -15,14 +15,16 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.simulation import broken_members, broken_node, broken_raft, broken_snapshots
+from tests.simulation import (
+    broken_members, broken_node, broken_raft, broken_snapshots, broken_work)
 from tests.simulation.breaking import Caught, Variant
 from tests.simulation.cores import all_cores
 
 RECORD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "variants.json")
 VARIANTS = {variant.name: variant
             for variant in [*broken_raft.VARIANTS, *broken_members.VARIANTS,
-                            *broken_node.VARIANTS, *broken_snapshots.VARIANTS]}
+                            *broken_node.VARIANTS, *broken_snapshots.VARIANTS,
+                            *broken_work.VARIANTS]}
 # Searched by name only: no seed is known yet that shows them.
 UNCAUGHT = {variant.name: variant
             for variant in [*broken_raft.UNCAUGHT, *broken_node.UNCAUGHT]}

@@ -10,6 +10,7 @@ import json
 import unittest
 from unittest import mock
 
+from raftnet.client import Client
 from raftnet.client.session import ClientSession
 from raftnet.wire import requests
 from raftnet.wire.frames import FrameReader
@@ -17,6 +18,7 @@ from tools import bench, benchdelay
 from tools.benchdelay import (
     CLIENTS, OUTSTANDING, choose_outstanding, parse_delays, send_buffer_rate, session_limit)
 from tools.benchload import Load, measure
+from tools.benchworks import WORKS
 from tools.emulatednetwork import unavailable
 from tools.processes import LocalCluster
 
@@ -56,6 +58,7 @@ class ArgumentsTest(unittest.TestCase):
                 (["--delay", "1ms", "--local", "3", "--runs", "0"], "--runs must be 1 or more"),
                 (["--local", "3", "--clients", "0"], "--clients must be 1 or more"),
                 (["--local", "0"], "--local must be 1 or more"),
+                (["--local", "1", "--work", "cas", "--batch", "2"], "--work cas has none"),
                 (["--local", "3", "--warmup", "-1"], "--warmup not below it")):
             with self.subTest(words):
                 status, lines = self.refuse(*words)
@@ -148,6 +151,33 @@ class LatencyTest(unittest.TestCase):
         self.assertEqual(result["errors"], 0)
         self.assertGreater(result["ops_per_s"], 0)
         self.assertGreater(result["p50_ms"], 0)
+
+
+class WorksTest(unittest.TestCase):
+    """Each kind of load does what it says, without an error."""
+
+    def test_all(self):
+        with LocalCluster(1).start() as cluster:
+            for work in WORKS:
+                with self.subTest(work):
+                    of = arguments(work=work, outstanding=20, clients=2, fill=20_000)
+                    result = measure(cluster.addresses, [cluster.nodes[0].pid], of)
+                    self.assertEqual((result["errors"], result["work"]), (0, work))
+                    self.assertGreater(result["ops_per_s"], 0)
+                    self.assertGreater(result["node_cpu_us_per_op"], 0)
+            with Client(cluster.addresses) as client:
+                counted = list(client.kv_list("bench-"))
+                self.assertGreater(client.queue("bench-moved").size().messages, 0)
+        self.assertGreater(len(counted), 10_000)    # also those of cas
+
+    def test_batches_of_leases_and_of_transactions(self):
+        with LocalCluster(1).start() as cluster:
+            for work in ("lease-ack", "execute"):
+                with self.subTest(work):
+                    of = arguments(work=work, outstanding=20, batch=7, fill=50_000)
+                    result = measure(cluster.addresses, [cluster.nodes[0].pid], of)
+                    self.assertEqual(result["errors"], 0)
+                    self.assertGreater(result["ops_per_s"], 0)
 
 
 @NEEDED

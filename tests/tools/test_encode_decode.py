@@ -10,7 +10,8 @@ from raftnet.errors import ErrorCode, FrameError
 from raftnet.net.messages import encode_message
 from raftnet.raft import types
 from raftnet.raft.entry import EntryKind, encode_entry
-from raftnet.wire import commands, joining, requests, snapshots
+from raftnet.wire import (commands, joining, kvcommands, queuecommands, queueresults, requests,
+                          snapshots, transactions, watches)
 from raftnet.wire.frames import Kind, encode_frame
 from tools import encode
 from tools.frametext import StreamDecoder
@@ -40,6 +41,35 @@ def run_tool(name: str, *words: str, data: bytes = b"") -> subprocess.CompletedP
                           capture_output=True, timeout=60, cwd="/")
 
 
+_NONE = "REQUEST id 1: session none sequence 1 acknowledged 0 commands 1: "
+NEWER_WORDS = [
+    (["enqueue", "--priority", "3", "--delay", "1.5", "--ttl", "60", "--dedup", "x", "hello"],
+     f'{_NONE}enqueue_with default priority 3 delay 1500 ms ttl 60000 ms "hello" (dedup "x")'),
+    (["dequeue", "--lease", "30", "--consumer", "me"],
+     f"{_NONE}lease default 1 for 30000 ms by me"),
+    (["ack", "5:7", "6:8"], f"{_NONE}ack 5:7 6:8"),
+    (["nack", "--delay", "1", "--reason", "no", "5:7"],
+     f'{_NONE}nack 5:7 delay 1000 ms reason "no"'),
+    (["nack", "--backoff", "5:7"], f"{_NONE}nack 5:7 backoff"),
+    (["extend", "--lease", "9", "5:7"], f"{_NONE}extend 5:7 to 9000 ms"),
+    (["configure", "-q", "q", "--ttl", "5", "--overflow", "dead-letter"],
+     f"{_NONE}configure q ttl_ms 5000 overflow dead_letter"),
+    (["configure", "-q", "q"], "READ id 1: describe q"),
+    (["delete", "-q", "q"], f"{_NONE}delete_queue q"),
+    (["purge", "-q", "q"], f"{_NONE}purge q limit 10000"),
+    (["redrive", "-q", "q.dead", "--to", "q", "-n", "5"], f"{_NONE}redrive q.dead to q limit 5"),
+    (["redrive", "-q", "q.dead"], f"{_NONE}redrive q.dead limit 1000"),
+    (["describe"], "READ id 1: describe default"),
+    (["leases", "-n", "5"], "READ id 1: leases default limit 5"),
+    (["inspect", "--local", "h:1"], "READ id 1: local inspect default limit 10"),
+    (["kv", "get", "k"], "READ id 1: kv_get k"),
+    (["kv", "put", "k", "v", "--ttl", "5"], f'{_NONE}kv_put k "v" ttl 5000 ms'),
+    (["kv", "delete", "k"], f"{_NONE}kv_delete k"),
+    (["kv", "list", "p"], "READ id 1: kv_list prefix p limit 1000"),
+    (["kv", "cas", "k", "1", "2"], f'{_NONE}kv_put k "2" if equals "1"'),
+]
+
+
 class Words(unittest.TestCase):
     """encode speaks mqclient's words."""
 
@@ -57,6 +87,8 @@ class Words(unittest.TestCase):
                 (["peek", "-n", "2"], "READ id 1: peek default 2"),
                 (["size", "-q", "jobs"], "READ id 1: size jobs"),
                 (["queues"], "READ id 1: queues limit 1000"),
+                (["watch", "key", "k", "--from", "7"], "WATCH id 1: key k from 7"),
+                (["watch", "prefix", "", "--local", "h:1"], 'WATCH id 1: local prefix "" from 0'),
                 (["log", "--from", "5", "--limit", "6"], "LOG id 1: from 5 limit 6"),
                 (["log", "--local", "127.0.0.1:5001"], "LOG id 1: local from 1 limit 10000"),
                 (["status"], "STATUS id 1"),
@@ -69,6 +101,7 @@ class Words(unittest.TestCase):
                 (["snapshot", "h:1"], "TAKE_SNAPSHOT id 1: local"),
                 (["--request-id", "8", "part", "5", "0", "9"],
                  "READ_SNAPSHOT id 8: up to 5 offset 0 count 9"),
+                *NEWER_WORDS,
                 (["hello"], "HELLO id 1: client versions 1 to 1")]:
             with self.subTest(words=words):
                 self.assertEqual(decode(encoded(*words)), [f"0 {expected}"])
@@ -94,6 +127,13 @@ class Words(unittest.TestCase):
             file.flush()
             line, = decode(encoded("execute", file.name))
             self.assertTrue(line.endswith('1: execute [enqueue a "x"; size a]'), line)
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write('{"when": [{"kv": "x", "equals": "1"}, {"leased": "5:7"}], '
+                       '"do": [{"ack": "5:7"}, {"put": "x", "value": "2"}]}')
+            file.flush()
+            line, = decode(encoded("execute", file.name))
+            self.assertTrue(line.endswith('1: transact when [key x equals "1"; leased 5:7] '
+                                          '[ack 5:7; kv_put x "2"]'), line)
             done = run_tool("encode.py", "execute", "/nowhere.json")
             self.assertEqual((done.returncode, done.stdout), (1, b""))
             self.assertEqual(done.stderr, b"encode.py: /nowhere.json: No such file or directory\n")
@@ -177,6 +217,13 @@ class Kinds(unittest.TestCase):
             Kind.SNAPSHOT_PART: (
                 snapshots.encode_snapshot_part(snapshots.Part(5, 9, 6, b"abc")),
                 "up to 5 size 9 offset 6 bytes 3: 616263"),
+            Kind.WATCH: (watches.encode_watch(True, 2, 7, b"a b"), ': local prefix "a b" from 7'),
+            Kind.WATCH_EVENT: (watches.encode_watch_event(9, [
+                (1, b"k", 5, 8, b"v"), (3, b"k", 6, 9, b""),
+                (4, b"q", 2, 9, watches.encode_sizes(1, 3, 4))]), 'up to 9 changes 3: 8 PUT k '
+                'version 5 "v"; 9 EXPIRED k version 6; 9 SIZE q ready 2 leased 1 delayed 3 '
+                'bytes 4'),
+            Kind.UNWATCH: (watches.encode_unwatch(7), "of id 7"),
             Kind.JOIN: (joining.encode_join(77, "h:1", 3), "node 000000000000004d at h:1 as a "
                         "learner that stays returning"),
             Kind.JOIN_REPLY: (joining.encode_join_reply(b"c" * 16), "cluster 6363"),
@@ -215,6 +262,33 @@ class Kinds(unittest.TestCase):
         self.assertTrue(line.endswith(
             'OK 4:"a" 5:"b"; EMPTY; OK id 9; OK q:3; OK [OK 1 messages 2 bytes]; '
             'LIMIT "too long"; OK ffffff'), line)
+
+    def test_newer_results_show_by_their_layout(self):
+        event = queueresults.Event(10, 30, 4, 2, 2, b"me", b"no")
+        description = queueresults.Description(False, 1, 2, 3, 4, 5, 6, 7,
+                                               dict(queuecommands.SETTING_DEFAULTS))
+        results = [
+            (0, queueresults.encode_lease_result([(5, 7, 1, b"a"), (6, 8, 2, b"")])),
+            (0, queueresults.encode_enqueue_with_result([5], [1])),
+            (0, queueresults.encode_outcomes_result([0, 1, 2])),
+            (0, queueresults.encode_describe_result(description)),
+            (0, queueresults.encode_leases_result(9, [(5, 7, 30, 8, 2, b"me")])),
+            (0, queueresults.encode_inspect_result(9, [(5, 0, 0, 0, b"", (event,), b"a")])),
+            (0, kvcommands.encode_kv_list_result(False, [(b"k", 1, b"v")])),
+            (0, kvcommands.encode_kv_get_result(7, 0, b"value")),
+            (9, kvcommands.encode_kv_conflict(0, b"")),
+            (9, transactions.encode_conflict_result(2)),
+            (11, transactions.encode_aborted_result(1, 7,
+                                                    queueresults.encode_outcomes_result([1])))]
+        line, = decode(encode_frame(Kind.REPLY, 1, requests.encode_reply_results(1, results)))
+        shown = line.split("count 11: ")[1].split("; ")
+        self.assertEqual(shown[:3] + shown[4:], [
+            'OK 5:7 "a" 6:8 (delivery 2) ""', "OK ids 5 (duplicate)", "OK done stale dead_lettered",
+            "OK at 9 ms 5:7 (taken 8 ms until 30 ms delivery 2 by me)",
+            'OK at 9 ms 5:"a" (priority 0, nacked at 30 ms in entry 4 taken 10 ms delivery 2 by me '
+            '"no")', 'OK k="v" (version 1)', 'OK version 7 "value"', "CONFLICT absent",
+            "CONFLICT condition 2", "ABORTED command 1: STALE stale"])
+        self.assertTrue(shown[3].startswith("OK not configured ready 1 bytes 2"), shown[3])
 
 
 class Streams(unittest.TestCase):

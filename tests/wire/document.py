@@ -99,14 +99,14 @@ def encode(kind: str, value) -> bytes:
     """A value of a type; what the document's own words describe is given as bytes."""
     if kind in SIZES:
         return int(value).to_bytes(SIZES[kind], "big")
-    repeated = re.fullmatch(r"\w*count × (u\d+|string)", kind)
+    repeated = re.fullmatch(r"\w*count × (u\d+|string|text|flag)", kind)
     if repeated and isinstance(value, list):
         return b"".join(encode(repeated[1], one) for one in value)
     if kind == "strings":
         return encode("u16", len(value)) + b"".join(encode("string", one) for one in value)
     if kind == "string":
         return len(value.encode()).to_bytes(2, "big") + value.encode()
-    if kind == "name":
+    if kind in ("name", "text"):
         return bytes((len(value),)) + value
     return value
 
@@ -115,7 +115,7 @@ def _made(kind: str, name: str, number: int):
     """A value of that type, another one for each number."""
     if kind in SIZES:
         return {"flag": number % 2, "u8": number + 100}.get(kind, number * 263)
-    if kind in ("string", "name"):
+    if kind in ("string", "name", "text"):
         text = f"{name} {number}"
         return text if kind == "string" else text.encode()
     if kind == "strings":

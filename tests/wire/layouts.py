@@ -4,14 +4,10 @@ A Layout decodes bytes to values by field name and encodes them again; the tests
 table with values and compare. A layout that is missing here makes a test fail.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from zlib import crc32
 
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.machine import state
-from raftnet.machine.machine import Machine
-from raftnet.machine.sections import SECTIONS, SectionNumber
 from raftnet.net.messages import decode_message, encode_message
 from raftnet.raft import entry as entries
 from raftnet.raft import membership as memberships
@@ -19,61 +15,20 @@ from raftnet.raft.entry import EntryKind
 from raftnet.raft.types import Snapshot
 from raftnet.simulation.disk import SimulatedDisk
 from raftnet.storage import damage, metafile, records, snapshot
-from raftnet.wire import commands, frames, joining, requests, snapshots
+from raftnet.wire import commands, frames, joining, requests, snapshots, watches
 from raftnet.wire.commands import Operation
 from raftnet.wire.frames import FrameReader, Kind
 from tests.wire.document import DOCUMENT, fill
-
-
-@dataclass
-class Layout:
-    """`decode(bytes)` gives values by field name, `again(bytes)` decodes and encodes; `unseen`
-    fields say what the decoder checks and does not give; `seal` fills in checksums."""
-
-    decode: Callable[[bytes], dict]
-    again: Callable[[bytes], bytes]
-    given: dict
-    unseen: tuple[str, ...] = ()
-    seal: Callable[[bytes], bytes] | None = None
-
-
-def of_object(decode, encode_again, unseen=(), **given) -> Layout:
-    """Of a decoder that gives an object with the fields as attributes."""
-    return Layout(lambda data: {name: getattr(decode(data), name) for name in
-                                type(decode(data)).__dataclass_fields__},
-                  lambda data: encode_again(decode(data)), given, unseen)
-
-
-def of_tuple(decode, encode_again, names: str, unseen=(), seal=None, **given) -> Layout:
-    """Of a decoder that gives the named values."""
-    return Layout(lambda data: dict(zip(names.split(), decode(data), strict=True)),
-                  lambda data: encode_again(*decode(data)), given, unseen, seal)
-
-
-def of_message(kind: Kind, **given) -> Layout:
-    """Of a message between nodes."""
-    return of_object(lambda body: decode_message(kind, body), lambda m: encode_message(m)[1],
-                     ("count",), **given)
-
-
-def of_command(decode, encode_again, names: str, unseen=(), **given) -> Layout:
-    """Of a command's arguments, which begin behind length and operation."""
-    def with_operation(data):
-        value = decode(b"\0" + data)
-        return value if isinstance(value, tuple) else (value,)
-    return of_tuple(with_operation, lambda *values: encode_again(*values)[5:], names, unseen,
-                    **given)
-
-
-def _prefixed(pieces: list[bytes]) -> bytes:
-    return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
+from tests.wire.layoutkinds import (Layout, of_command, of_message, of_object, of_tuple, prefixed)
+from tests.wire.newerlayouts import KEY_LAYOUTS, QUEUE_LAYOUTS, TWO
+from tests.wire.statelayouts import ITEM_LAYOUTS, machine_above_all
 
 
 def _request(body: bytes) -> tuple:
     session, first, acknowledged, count = requests.decode_request_head(body)
     pieces = commands.split_commands(body, requests.REQUEST_HEAD_BYTES)
     assert len(pieces) == count
-    return session, first, acknowledged, [_prefixed([piece]) for piece in pieces]
+    return session, first, acknowledged, [prefixed([piece]) for piece in pieces]
 
 
 def _reply(body: bytes) -> tuple:
@@ -185,62 +140,20 @@ def _healing(data: bytes) -> tuple:
     return found.done, found.number, found.cluster_id, list(found.contacts)
 
 
-def _machine() -> Machine:
-    """An empty one whose counters are above everything."""
-    machine = Machine(MachineConfig(), WireConfig())
-    machine.time_ms = machine.executor.next_message_id = 2**64 - 1
-    machine.executor.waits.next_number = 2**64 - 1
-    return machine
-
-
 def _state_head(piece: bytes) -> tuple:
     loader = state.StateLoader(MachineConfig(), WireConfig())
     loader.feed(piece)
-    loader.feed(list(state.encode_state(_machine()))[-1])
+    loader.feed(list(state.encode_state(machine_above_all()))[-1])
     machine = loader.finish()
     return (machine.applied_index, machine.digest, machine.time_ms, machine.state_version,
             machine.executor.next_message_id, machine.executor.waits.next_number)
 
 
 def _state_head_again(*values) -> bytes:
-    machine = _machine()
+    machine = machine_above_all()
     (machine.applied_index, machine.digest, machine.time_ms, machine.state_version,
      machine.executor.next_message_id, machine.executor.waits.next_number) = values
     return next(state.encode_state(machine))
-
-
-def _with_item(section: int, data: bytes) -> Machine:
-    """A machine with that item of a section."""
-    machine = _machine()
-    (loader,) = [found.loader(machine) for found in SECTIONS if found.number == section]
-    assert loader.item(data, 0, True) == len(data)
-    loader.end()
-    return machine
-
-
-def of_item(section: int, names: str, values_of, unseen=(), **given) -> Layout:
-    """Of an item in a section of the state."""
-    def again(data: bytes) -> bytes:
-        (found,) = [found for found in SECTIONS if found.number == section]
-        return b"".join(found.items(_with_item(section, data)))
-    return Layout(lambda data: dict(zip(names.split(), values_of(_with_item(section, data)),
-                                        strict=True)), again, given, unseen)
-
-
-def _queue_values(machine: Machine) -> tuple:
-    ((name, queue),) = machine.executor.queues.by_name.items()
-    return name, list(queue.ids), list(queue.messages)
-
-
-def _wait_values(machine: Machine) -> tuple:
-    (wait,) = machine.executor.waits.pending.values()
-    return (wait.session, wait.first_sequence, wait.deadline_ms, wait.number, wait.count,
-            wait.queue)
-
-
-def _session_values(machine: Machine) -> tuple:
-    ((session_id, session),) = machine.sessions.by_id.items()
-    return session_id, session.last, session.used_ms, session.firsts, session.replies
 
 
 MEMBER_FIELDS = ("node_id", "voter", "stays", "reachable", "match_index", "silent_ms", "rtt_ms",
@@ -254,10 +167,36 @@ QUEUE, QUEUE_VALUES = fill(DOCUMENT.layouts()["Queue in a list"], {})
 RESULT, RESULT_VALUES = fill(DOCUMENT.layouts()["Result"], {"length": 4, "payload": b"abc"})
 ONE_RESULT = [(RESULT_VALUES["status"], b"abc")]
 MEMBER_TUPLE = tuple(MEMBER_VALUES[name] for name in MEMBER_FIELDS)
-TWO = [commands.encode_size(b"a"), commands.encode_close()]
 
 # Headings of the tables that follow each other in the bytes -> how the program reads them. Where a
 # value is not what the bytes are (a list), the given value is a pair: bytes, what is decoded.
+_ONE_CHANGE = bytes(8) + b"\0\0\0\1"
+CHANGED, CHANGED_VALUES = fill(DOCUMENT.layouts()["Change"],
+                               {"type": 1, "length": 5, "value": b"value"})
+del CHANGED_VALUES["length"]
+
+
+def _watch_event_again(index: int, changes: list[tuple] | None) -> bytes:
+    return (watches.encode_watch_ended(index) if changes is None
+            else watches.encode_watch_event(index, changes))
+
+
+WATCH_LAYOUTS = {
+    ("WATCH",): of_tuple(watches.decode_watch, watches.encode_watch, "flags what from_index name",
+                         flags=1, what=2),
+    ("WATCH_EVENT",): of_tuple(
+        watches.decode_watch_event, _watch_event_again, "index changes", ("count",), count=2,
+        changes=(2 * CHANGED, 2 * [tuple(CHANGED_VALUES.values())])),
+    ("Change",): of_tuple(
+        lambda data: watches.decode_watch_event(_ONE_CHANGE + data).changes[0],
+        lambda *change: _watch_event_again(0, [change])[len(_ONE_CHANGE):],
+        "type name version index value", ("length",), type=1, length=5, value=b"value"),
+    ("Value of a SIZE",): of_tuple(watches.decode_sizes, watches.encode_sizes,
+                                   "leased delayed size_bytes"),
+    ("UNWATCH",): of_tuple(lambda data: (watches.decode_unwatch(data),), watches.encode_unwatch,
+                           "watch"),
+}
+
 LAYOUTS = {
     ("Frame",): of_tuple(
         _frame, lambda kind, request_id, body: frames.encode_frame(kind, request_id, body),
@@ -349,12 +288,15 @@ LAYOUTS = {
     ("DEQUEUE",): of_command(commands.decode_dequeue, commands.encode_dequeue,
                              "queue count wait_ms"),
     ("EXECUTE",): of_command(
-        lambda data: ([_prefixed([c]) for c in commands.decode_execute(data)],),
+        lambda data: ([prefixed([c]) for c in commands.decode_execute(data)],),
         commands.encode_execute, "commands", ("count",), count=2,
         commands=(b"".join(TWO), TWO)),
     ("PEEK",): of_command(commands.decode_peek, commands.encode_peek, "queue count"),
     ("SIZE",): of_command(commands.decode_size, commands.encode_size, "queue"),
     ("QUEUES",): of_command(commands.decode_queues, commands.encode_queues, "after limit"),
+    **QUEUE_LAYOUTS,
+    **WATCH_LAYOUTS,
+    **KEY_LAYOUTS,
     ("CANCEL",): of_command(commands.decode_cancel, commands.encode_cancel, "session sequence"),
     ("ENQUEUE result",): of_tuple(lambda data: (commands.decode_enqueue_result(data),),
                                   commands.encode_enqueue_result, "first_message_id"),
@@ -379,7 +321,7 @@ LAYOUTS = {
     ("Batch",): of_tuple(
         lambda data: (commands.batch_stamp(data), commands.decode_batch(data)),
         commands.encode_batch, "stamp_ms requests",
-        requests=(_prefixed([b"ab", b"c"]), [b"ab", b"c"])),
+        requests=(prefixed([b"ab", b"c"]), [b"ab", b"c"])),
     ("Membership",): of_tuple(
         _membership, _membership_again,
         "cluster_id quorum_rule flags state_version members removed target",
@@ -433,16 +375,7 @@ LAYOUTS = {
         "applied_index digest time_ms state_version next_message_id next_wait",
         ("section", "item_count", "items", "layout_version"), section=1, item_count=1,
         layout_version=1, state_version=1),
-    ("Messages of a queue",): of_item(
-        SectionNumber.QUEUES, "queue ids messages", _queue_values, ("count", "lengths"), count=2,
-        ids=[5, 6], lengths=[1, 2], messages=(b"abb", [b"a", b"bb"])),
-    ("Waiting dequeue",): of_item(
-        SectionNumber.WAITS, "session sequence deadline_ms wait_number wanted queue",
-        _wait_values),
-    ("Session in the state",): of_item(
-        SectionNumber.SESSIONS, "session last used_ms sequences replies", _session_values,
-        ("count", "lengths"), count=2, sequences=[5, 6], lengths=[1, 2],
-        replies=(b"abb", [b"a", b"bb"])),
+    **ITEM_LAYOUTS,
     ("Total of a section",): Layout(
         lambda data: dict(zip(("section", "items"), state._TOTAL.unpack(data))),
         lambda data: state._end(dict([state._TOTAL.unpack(data)]))[5:], {}),

@@ -19,7 +19,8 @@ from raftnet.errors import ERROR_MEANING, ErrorCode
 from raftnet.founding import Founders
 from raftnet.machine.machine import Machine
 from raftnet.machine.queue import MESSAGE_OVERHEAD_BYTES
-from raftnet.machine.sections import PIECE_BYTES, SectionNumber
+from raftnet.machine.sectionitems import PIECE_BYTES
+from raftnet.machine.sections import SectionNumber
 from raftnet.machine.sessions import KEPT_REPLY_OVERHEAD_BYTES
 from raftnet.machine.state import LAYOUT_VERSION, PIECE_ITEMS_MAX
 from raftnet.raft.entry import HEADER_BYTES as ENTRY_HEADER_BYTES
@@ -27,7 +28,8 @@ from raftnet.raft.entry import PAYLOAD_BYTES_MAX, EntryKind, decode_entry, encod
 from raftnet.raft import membership as memberships
 from raftnet.raft.membership import QuorumRule, decode_membership, quorum
 from raftnet.storage import metafile, records, snapshot
-from raftnet.wire import address, commands, frames, joining, requests, snapshots
+from raftnet.wire import (address, commands, frames, joining, kvcommands, queuecommands,
+                          queueresults, requests, snapshots, transactions, watches)
 from raftnet.wire.commands import Operation, Status
 from raftnet.wire.frames import FrameReader, Kind
 from tests.wire.document import DOCUMENT, SIZES, encode, fill, size_of
@@ -45,6 +47,14 @@ NUMBERS = {
     "Roles": {role: number for number, role in enumerate(requests.ROLES)},
     "Operations": Operation.__members__,
     "Statuses": Status.__members__,
+    "Outcomes": queueresults.Outcome.__members__,
+    "Settings": queuecommands.Setting.__members__,
+    "Overflow": queuecommands.Overflow.__members__,
+    "Reasons": queueresults.Reason.__members__,
+    "Kinds of conditions": kvcommands.ConditionKind.__members__,
+    "Subjects": transactions.Subject.__members__,
+    "What is watched": watches.WatchWhat.__members__,
+    "Types of changes": watches.EventType.__members__,
     "Operations of a CHANGE": {"REMOVE": joining.CHANGE_REMOVE, "TRANSFER": joining.CHANGE_TRANSFER,
                                "SET": joining.CHANGE_SET},
     "Entry kinds": EntryKind.__members__,
@@ -100,6 +110,12 @@ SENTENCES = [
     f"| item_count | 1 to {PIECE_ITEMS_MAX} |",
     f"| layout_version | {LAYOUT_VERSION}: of pieces and items",
     "0 is no, 1 is yes",
+    f"some {GatewayConfig().watch_ring_bytes_max // 2**20} MiB of them",
+    f"some {GatewayConfig().watch_progress_entries} entries were executed",
+    f"above {GatewayConfig().watch_backlog_bytes_max // 2**20} MiB that waits to be sent",
+    f"more than {GatewayConfig().watches_per_client_max:,} on this connection",
+    f"{watches.WATCH_LOCAL}: local, any node tells what it executes; other bits are 0",
+    f"{watches.ENDED}: the watch is over",
     "1: founded, clients are served; the other bits are 0",
     "each a `u32` length and the body of a REQUEST",
     f"all are {metafile.FORMAT}.",
@@ -107,6 +123,7 @@ SENTENCES = [
     f"| {frames.VERSION} | the first version |",
 ]
 UNREAD_NOTES = ["checksum", "check", "zero", "session", "cluster_id", "cluster_id: none"]
+EXAMPLE_TIME_MS = 1_000         # replicated time in the examples
 HEADER_FIELDS = ["length", "checksum", "version", "kind", "zero", "request_id"]
 
 
@@ -171,12 +188,17 @@ class TablesTest(unittest.TestCase):
         sizes = [str(size) for kind, size in SIZES.items() if kind != "flag"]
         self.assertEqual(found[", ".join(numbers)], ", ".join(sizes) + ": a number")
         self.assertTrue(found["`flag`"].startswith(f"{SIZES['flag']}: "))
-        for kind, value in (("string", "é"), ("name", b"abc")):
+        for kind, value in (("string", "é"), ("name", b"abc"), ("text", b"")):
             length = re.match(r"an? `(u\d+)` with the length in bytes", found[f"`{kind}`"])[1]
             self.assertEqual(encode(kind, value)[:SIZES[length]],
                              encode(length, len(encode(kind, value)) - SIZES[length]))
         self.assertEqual(encode("string", "é"), requests.pack_string("é"))
         self.assertEqual(encode("name", b"abc"), commands.encode_size(b"abc")[5:])
+
+    def test_defaults_of_settings(self):
+        found = {int(row["number"]): row["default"] for row in DOCUMENT.numbered("Settings")}
+        self.assertEqual(found, {setting: f"{value:,}" if value != b"" else "empty" for
+                                 setting, value in queuecommands.SETTING_DEFAULTS.items()})
 
     def test_formats_of_files(self):
         self.assertEqual(metafile.FORMAT, records.FORMAT)
@@ -204,20 +226,41 @@ class TablesTest(unittest.TestCase):
             Operation.PEEK: commands.encode_peek(b"q"), Operation.SIZE: commands.encode_size(b"q"),
             Operation.QUEUES: commands.encode_queues(), Operation.CLOSE: commands.encode_close(),
             Operation.CANCEL: commands.encode_cancel(b"s" * 16, 1),
-            Operation.TIME: commands.encode_time()}
+            Operation.TIME: commands.encode_time(),
+            Operation.ENQUEUE_WITH: queuecommands.encode_enqueue_with(b"q", [b"m"], 1),
+            Operation.LEASE: queuecommands.encode_lease(b"q", 1_000),
+            Operation.ACK: queuecommands.encode_ack([(1, 1)]),
+            Operation.NACK: queuecommands.encode_nack([(1, 1)]),
+            Operation.EXTEND: queuecommands.encode_extend([(1, 1)], 1_000),
+            Operation.CONFIGURE: queuecommands.encode_configure(b"q", {2: 1}),
+            Operation.DELETE_QUEUE: queuecommands.encode_delete_queue(b"q"),
+            Operation.PURGE: queuecommands.encode_purge(b"q", 1),
+            Operation.REDRIVE: queuecommands.encode_redrive(b"q"),
+            Operation.DESCRIBE: queuecommands.encode_describe(b"q"),
+            Operation.LEASES: queuecommands.encode_leases(b"q", 1),
+            Operation.INSPECT: queuecommands.encode_inspect(b"q", 1),
+            Operation.KV_GET: kvcommands.encode_kv_get(b"k"),
+            Operation.KV_PUT: kvcommands.encode_kv_put(b"k", b"v"),
+            Operation.KV_DELETE: kvcommands.encode_kv_delete(b"k"),
+            Operation.KV_LIST: kvcommands.encode_kv_list(),
+            Operation.TRANSACT: transactions.encode_transact([], [])}
         for row in DOCUMENT.numbered("Operations"):
             command = samples[Operation(int(row["number"]))]
             allowed = row["allowed in"].split(", ")
             machine = Machine(MachineConfig(), WireConfig())
+            machine.state_version = commands.STATE_VERSION
             status = {
                 "REQUEST": status_of(machine, requests.NO_SESSION, command),
                 "REQUEST with a session": status_of(machine, b"s" * 16, command),
                 "EXECUTE": status_of(machine, requests.NO_SESSION,
                                      commands.encode_execute([command])),
+                "TRANSACT": status_of(machine, requests.NO_SESSION,
+                                      transactions.encode_transact([], [command])),
                 "READ": machine.read(command)[0],
                 "internal session": status_of(machine, requests.INTERNAL_SESSION, command)}
             for place, found in status.items():
-                may = place in allowed or place.startswith("REQUEST") and "REQUEST" in allowed
+                may = (place in allowed or place.startswith("REQUEST") and "REQUEST" in allowed
+                       or place == "TRANSACT" and "EXECUTE" in allowed)
                 with self.subTest(row["name"], place=place):
                     self.assertEqual(found != Status.UNKNOWN, may)
 
@@ -317,7 +360,10 @@ class ExamplesTest(unittest.TestCase):
                 "operation": ("Operations", "Operations of a CHANGE"), "status": ("Statuses",),
                 "code": ("Error codes",), "quorum_rule": ("Quorum rules",),
                 "form": ("Forms of a REPLY",), "role": ("Roles",),
-                "kind": ("Kinds of frames", "Entry kinds", "Kinds of members")}[field]
+                "outcome": ("Outcomes",), "setting": ("Settings",), "subject": ("Subjects",),
+                "reason": ("Reasons",),
+                "kind": ("Kinds of frames", "Entry kinds", "Kinds of members",
+                         "Kinds of conditions")}[field]
             self.assertIn((name, number), [pair for table in tables
                                            for pair in NUMBERS[table].items()])
 
@@ -343,21 +389,27 @@ class ExamplesTest(unittest.TestCase):
         return "HELLO" if kind == Kind.HELLO_REPLY else kind.name
 
     def test_replies_are_what_a_machine_answers(self):
-        machine = Machine(MachineConfig(), WireConfig())
+        machines: dict[bytes, Machine] = {}     # each session is a story of its own
         pairs = 0
         sent = [FrameReader().feed(e.data)[0] for e in DOCUMENT.examples if not e.what]
         # In the order of their sequences, not of the document: one session runs through it.
-        asked = {body[16:24]: (request_id, body) for kind, request_id, body in sent
+        asked = {body[:24]: (request_id, body) for kind, request_id, body in sent
                  if kind == Kind.REQUEST}
-        for _, (request_id, body) in sorted(asked.items()):
+        for head, (request_id, body) in sorted(asked.items()):
+            machine = machines.get(head[:16])
+            if machine is None:
+                machine = machines[head[:16]] = Machine(MachineConfig(), WireConfig())
+                machine.state_version = commands.STATE_VERSION
+                machine.time_ms = EXAMPLE_TIME_MS
             (reply,) = [b for kind, i, b in sent if kind == Kind.REPLY and i == request_id]
-            self.assertEqual(run(machine, body), requests.decode_reply(reply))
+            with self.subTest(request_id=request_id):
+                self.assertEqual(run(machine, body), requests.decode_reply(reply))
             pairs += 1
         self.assertGreaterEqual(pairs, 3)
         (read,) = [body for kind, _, body in sent if kind == Kind.READ]
         (answer,) = [body for kind, _, body in sent if kind == Kind.READ_REPLY]
-        status, payload = machine.read(requests.decode_read(read)[1])
-        self.assertEqual(requests.decode_read_reply(answer)[1:], (status, payload))
+        found = [machine.read(requests.decode_read(read)[1]) for machine in machines.values()]
+        self.assertIn(requests.decode_read_reply(answer)[1:], found)
 
     def test_the_founding_entry_is_what_founders_write(self):
         (example,) = [e for e in DOCUMENT.examples if e.what == "entry"]
@@ -401,6 +453,11 @@ def commands_again(body: bytes, offset: int) -> list[bytes]:
         if operation == Operation.EXECUTE:
             inner = [len(c).to_bytes(4, "big") + c for c in commands.decode_execute(command)]
             found.append(commands.encode_execute(commands_again(b"".join(inner), 0)))
+        elif operation == Operation.TRANSACT:
+            conditions, inner = transactions.decode_transact(command)
+            pieces = [len(c).to_bytes(4, "big") + c for c in inner]
+            found.append(transactions.encode_transact(conditions,
+                                                      commands_again(b"".join(pieces), 0)))
         elif operation in (Operation.CLOSE, Operation.TIME):
             found.append(len(command).to_bytes(4, "big") + command)
         else:

@@ -1,0 +1,135 @@
+"""The kinds of arguments that mqclient and the tools take, as functions for argparse.
+
+Rules: each takes the text and gives the value, or raises ArgumentTypeError, whose text is shown.
+"""
+
+import argparse
+
+from raftnet.client.changes import is_node_id
+from raftnet.client.receipts import format_receipt, parse_receipt
+from raftnet.config import MachineConfig
+from raftnet.errors import MalformedError
+from raftnet.wire.address import format_address, parse_address
+from raftnet.wire.requests import INTERNAL_SESSION, NO_SESSION, SESSION_BYTES
+
+SEQUENCE_MAX = 2 ** 64 - 1
+
+
+def server_list(text: str) -> list[str]:
+    """Addresses with commas between them."""
+    return [node_address(part) for part in text.split(",") if part.strip()] or [node_address(text)]
+
+
+def node_address(text: str) -> str:
+    """host:port."""
+    try:
+        return format_address(*parse_address(text))
+    except MalformedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def member_list(text: str) -> list[str]:
+    """Addresses with commas between them, none of them twice."""
+    addresses = server_list(text)
+    if len(set(addresses)) != len(addresses):
+        raise argparse.ArgumentTypeError("an address is named twice")
+    return addresses
+
+
+def member(text: str) -> str:
+    """An address, or a node id."""
+    return text.lower() if is_node_id(text) else node_address(text)
+
+
+def file_name(text: str) -> str:
+    """The name of a file to write."""
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError("the name of a file is needed")
+    return text
+
+
+def queue(text: str) -> str:
+    """A queue's name."""
+    if not text:
+        raise argparse.ArgumentTypeError("a queue's name is not empty")
+    return text
+
+
+def key(text: str) -> str:
+    """A key."""
+    if not text:
+        raise argparse.ArgumentTypeError("a key is not empty")
+    return text
+
+
+def receipt(text: str) -> str:
+    """ID:DELIVERY."""
+    try:
+        return format_receipt(*parse_receipt(text))
+    except MalformedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def duration(text: str) -> float:
+    """Seconds above 0, fractions included."""
+    seconds = wait(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError("a number of seconds above 0 is needed")
+    return seconds
+
+
+def wait(text: str) -> float:
+    """Seconds from 0 on, fractions included."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 1e9:             # refuses nan too
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    return _whole(text, 1, SEQUENCE_MAX, "from 1 on")
+
+
+def number(text: str) -> int:
+    """A whole number from 0 on."""
+    return _whole(text, 0, SEQUENCE_MAX, "from 0 on")
+
+
+def message_count(text: str) -> int:
+    """So many messages at once."""
+    count_max = MachineConfig().dequeue_count_max
+    return _whole(text, 1, count_max, f"from 1 to {count_max}")
+
+
+def shown_count(text: str) -> int:
+    """So many leases or messages shown at once."""
+    count_max = MachineConfig().shown_count_max
+    return _whole(text, 1, count_max, f"from 1 to {count_max}")
+
+
+def priority(text: str) -> int:
+    """Of a message."""
+    highest = MachineConfig().priorities - 1
+    return _whole(text, 0, highest, f"from 0 to {highest}")
+
+
+def _whole(text: str, least: int, most: int, words: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not least <= int(text[:21]) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number {words} is needed")
+    return int(text[:21])
+
+
+def resumed(text: str) -> tuple[bytes, int]:
+    """SESSION:SEQUENCE."""
+    session, _, sequence = text.partition(":")
+    try:
+        data = bytes.fromhex(session)
+    except ValueError:
+        data = b""
+    if len(data) != SESSION_BYTES or data in (NO_SESSION, INTERNAL_SESSION):
+        raise argparse.ArgumentTypeError("32 hexadecimal digits, a colon and a number are needed")
+    return data, positive(sequence)

@@ -1,0 +1,235 @@
+"""What mqclient's commands about leases, dead letters and whole queues do. The same form as in
+actions.py, with the same rules.
+"""
+
+import argparse
+
+from raftnet.client.client import Client
+from raftnet.client.operations import to_bytes
+from raftnet.client.output import Output, leased_object, printable, seconds_text, text_object
+from raftnet.client.queue import setting_value
+from raftnet.client.receipts import format_receipt
+from raftnet.wire.queuecommands import Overflow, Setting
+from raftnet.wire.queueresults import Event, Inspected, Outcome, Reason
+
+DONE, REFUSED, NOTHING_THERE = 0, 1, 3
+_TIMES = (Setting.TTL_MS, Setting.DEDUP_WINDOW_MS, Setting.BACKOFF_MS, Setting.BACKOFF_MAX_MS)
+# The options of `configure`, by the names that Queue.configure has for them.
+SETTING_OPTIONS = {
+    "dead_letter": "dead-letter", "delivery_limit": "delivery-limit", "ttl_s": "ttl",
+    "messages_max": "max-messages", "bytes_max": "max-bytes", "overflow": "overflow",
+    "dedup_window_s": "dedup-window", "backoff_s": "backoff", "backoff_max_s": "backoff-max"}
+OVERFLOWS = {"refuse": int(Overflow.REFUSE), "dead-letter": int(Overflow.DEAD_LETTER)}
+
+
+def lease(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """dequeue --lease: take messages for a time."""
+    messages = client.queue(arguments.queue).lease(
+        arguments.lease, arguments.count, arguments.wait, arguments.consumer)
+    if output.as_json:
+        output.document([leased_object(message) for message in messages])
+    else:
+        output.lines([f"{message.receipt}\t".encode() + message.data for message in messages])
+    return DONE if messages else NOTHING_THERE
+
+
+def ack(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """The messages are done with."""
+    return _tell(arguments, client.ack(arguments.receipt), "acknowledged", output)
+
+
+def nack(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """The messages are to be delivered again."""
+    delay = None if arguments.backoff else arguments.delay
+    outcomes = client.nack(arguments.receipt, delay, arguments.reason)
+    return _tell(arguments, outcomes, "returned", output)
+
+
+def extend(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """The leases are to end later."""
+    return _tell(arguments, client.extend(arguments.receipt, arguments.lease), "extended", output)
+
+
+def _tell(arguments: argparse.Namespace, outcomes: list[Outcome], done: str,
+          output: Output) -> int:
+    words = {Outcome.DONE: done, Outcome.STALE: "stale", Outcome.DEAD_LETTERED: "dead-lettered"}
+    told = list(zip(arguments.receipt, outcomes))
+    if output.as_json:
+        output.document([{"receipt": receipt, "outcome": outcome.name.lower()}
+                         for receipt, outcome in told])
+    else:
+        output.lines([f"{receipt} {words[outcome]}" for receipt, outcome in told])
+    stale = outcomes.count(Outcome.STALE)
+    if stale:
+        output.say(f"{stale} of {len(told)} receipts {'is' if stale == 1 else 'are'} stale: the "
+                   "lease has ended, and the message was given back or acknowledged meanwhile; "
+                   "take a longer lease, or extend it in time")
+    return REFUSED if stale else DONE
+
+
+# --- a queue as a whole
+
+
+def purge(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Remove what nobody holds under a lease."""
+    removed = client.queue(arguments.queue).purge()
+    return _count("removed", removed, output)
+
+
+def redrive(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Send dead letters back."""
+    moved = client.queue(arguments.queue).redrive(arguments.to, arguments.count)
+    return _count("moved", moved, output)
+
+
+def _count(word: str, count: int, output: Output) -> int:
+    if output.as_json:
+        output.document({word: count})
+    else:
+        output.line(str(count))
+    return DONE if count else NOTHING_THERE
+
+
+def delete(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Forget an empty queue."""
+    found = client.queue(arguments.queue).delete()
+    if output.as_json:
+        output.document({"deleted": found})
+    return DONE if found else NOTHING_THERE
+
+
+def configure(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Change settings; without any, print them."""
+    settings = settings_given(arguments)
+    queue = client.queue(arguments.queue)
+    if settings:
+        queue.configure(**settings)
+        found = dict(setting_value(name, value) for name, value in settings.items())
+    else:
+        found = queue.describe().settings
+    if output.as_json:
+        output.document(_settings_object(found))
+    else:
+        output.lines(_setting_lines(found, arguments.queue))
+    return DONE
+
+
+def settings_given(arguments: argparse.Namespace) -> dict:
+    """What Queue.configure takes of these options."""
+    given = {name: getattr(arguments, name) for name in SETTING_OPTIONS
+             if getattr(arguments, name) is not None}
+    if "overflow" in given:
+        given["overflow"] = OVERFLOWS[given["overflow"]]
+    return given
+
+
+def describe(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Print what a queue holds, and its settings."""
+    found = client.queue(arguments.queue).describe(arguments.local)
+    output.read_at(arguments.local, client.read_index)
+    numbers = found._asdict()
+    settings = numbers.pop("settings")
+    if output.as_json:
+        output.document({"queue": printable(to_bytes(arguments.queue))} | numbers
+                        | {"settings": _settings_object(settings)})
+        return DONE
+    numbers["configured"] = "yes" if found.configured else "no"
+    output.lines([f"{name.replace('_', '-')}\t{value}" for name, value in numbers.items()]
+                 + _setting_lines(settings, arguments.queue))
+    return DONE
+
+
+def _settings_object(settings: dict[int, int | bytes]) -> dict:
+    return {Setting(setting).name.lower():
+            printable(value) if setting == Setting.DEAD_LETTER else
+            Overflow(value).name.lower() if setting == Setting.OVERFLOW else value
+            for setting, value in sorted(settings.items())}
+
+
+def _setting_lines(settings: dict[int, int | bytes], queue: str) -> list[bytes]:
+    """As the options of `configure` have them: times in seconds."""
+    lines = []
+    for option, (setting, value) in zip(_options(settings), sorted(settings.items())):
+        if setting == Setting.DEAD_LETTER:
+            value = value or f"{queue}.dead (default)".encode("utf-8", "surrogateescape")
+            if queue.endswith(".dead") and not settings[setting]:
+                value = b"none"
+        elif setting == Setting.OVERFLOW:
+            value = next(word for word, number in OVERFLOWS.items() if number == value).encode()
+        else:
+            value = (seconds_text(value) if setting in _TIMES else str(value)).encode()
+        lines.append(option.encode() + b"\t" + value)
+    return lines
+
+
+def _options(settings: dict[int, int | bytes]) -> list[str]:
+    names = list(SETTING_OPTIONS.values())          # in the order of their numbers, from 1
+    return [names[setting - 1] for setting in sorted(settings)]
+
+
+def leases(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Print the oldest deliveries under way."""
+    now_ms, found = client.queue(arguments.queue).leases(arguments.count, arguments.local)
+    output.read_at(arguments.local, client.read_index)
+    if output.as_json:
+        output.document([{"receipt": format_receipt(lease.id, lease.delivery),
+                          "ends_in_ms": max(lease.deadline_ms - now_ms, 0),
+                          "taken_ms_ago": now_ms - lease.taken_ms, "deliveries": lease.deliveries}
+                         | text_object("consumer", lease.consumer) for lease in found])
+    else:
+        output.lines([f"{format_receipt(lease.id, lease.delivery)}\tends in "
+                      f"{seconds_text(max(lease.deadline_ms - now_ms, 0))} s\ttaken "
+                      f"{seconds_text(now_ms - lease.taken_ms)} s ago\tdelivery "
+                      f"{lease.deliveries}\t".encode() + lease.consumer for lease in found])
+    return DONE if found else NOTHING_THERE
+
+
+def inspect(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    """Print the first messages with what is known of them, their history in lines under them."""
+    now_ms, found = client.queue(arguments.queue).inspect(arguments.count, arguments.local)
+    output.read_at(arguments.local, client.read_index)
+    if output.as_json:
+        output.document([_inspected_object(message, now_ms) for message in found])
+    else:
+        for message in found:
+            output.lines(_inspected_lines(message, now_ms))
+    return DONE if found else NOTHING_THERE
+
+
+def _inspected_object(message: Inspected, now_ms: int) -> dict:
+    return {"id": message.id, "priority": message.priority, "deliveries": message.deliveries,
+            "expires_in_ms": max(message.expires_ms - now_ms, 0) if message.expires_ms else None,
+            "origin": printable(message.origin) if message.origin else None,
+            "history": [{"reason": _reason(event), "ms_ago": now_ms - event.ended_ms,
+                         "taken_ms_ago": now_ms - event.taken_ms if event.taken_ms else None,
+                         "index": event.index, "deliveries": event.deliveries,
+                         "consumer": printable(event.consumer), "text": printable(event.text)}
+                        for event in message.history]} | text_object("text", message.message)
+
+
+def _inspected_lines(message: Inspected, now_ms: int) -> list[bytes]:
+    words = f"{message.id}\tpriority {message.priority}\tdeliveries {message.deliveries}\t"
+    if message.expires_ms:
+        words += f"expires in {seconds_text(max(message.expires_ms - now_ms, 0))} s\t"
+    head = words.encode()
+    if message.origin:
+        head += b"from " + message.origin + b"\t"
+    return [head + message.message] + [_event_line(event, now_ms) for event in message.history]
+
+
+def _event_line(event: Event, now_ms: int) -> bytes:
+    line = (f"    {_reason(event)} {seconds_text(now_ms - event.ended_ms)} s ago, entry "
+            f"{event.index}")
+    if event.deliveries:
+        line += f", delivery {event.deliveries}"
+    if event.taken_ms:
+        line += f", held {seconds_text(event.ended_ms - event.taken_ms)} s"
+    return (line.encode() + (b", by " + event.consumer if event.consumer else b"")
+            + (b": " + event.text if event.text else b""))
+
+
+def _reason(event: Event) -> str:
+    try:
+        return Reason(event.reason).name.lower()
+    except ValueError:
+        return f"reason {event.reason}"

@@ -1,0 +1,192 @@
+"""The words and options of mqclient's commands about queues and keys.
+
+Rules: `command` makes the parser of one command (commandline.py), with `-q` where asked: QUEUE for
+one that has a default, QUEUE_NEEDED for one that changes or removes a whole queue. The tools use
+the same parsers.
+"""
+
+import argparse
+
+from raftnet.client import actions, arguments, kvactions, queueactions
+
+QUEUE, QUEUE_NEEDED = 1, 2
+_JSON = """\
+FILE holds a list of operations, or {"when": [conditions], "do": [operations]}: all of them are
+done, where all conditions hold, or none. Times are in seconds, texts UTF-8.
+
+operations:
+  {"enqueue": QUEUE, "messages": [TEXT, ...]}   "priority", "delay", "ttl", "dedup": [ID, ...]
+  {"dequeue": QUEUE}                            "count"
+  {"lease": QUEUE, "seconds": S}                "count", "consumer"
+  {"ack": RECEIPT}                              or a list of receipts, here and below
+  {"nack": RECEIPT}                             "delay": S or "backoff", "reason"
+  {"extend": RECEIPT, "seconds": S}
+  {"put": KEY, "value": TEXT}                   "ttl"
+  {"get": KEY}  {"delete": KEY}
+  {"peek": QUEUE}  {"size": QUEUE}  {"purge": QUEUE}
+
+conditions:
+  {"kv": KEY, "equals": TEXT}    {"kv": KEY, "version": N}
+  {"kv": KEY, "absent": true}    {"kv": KEY, "present": true}
+  {"queue": QUEUE, "at_least": N, "at_most": N}     messages that are ready
+  {"leased": RECEIPT}                               that lease has not ended
+
+exit status 1 where a condition does not hold, a receipt is stale or a queue is full: then nothing
+was done, and the line says which one it was
+"""
+
+
+def add_queue_commands(command) -> None:
+    """Those about messages and queues, in the order of --help."""
+    enqueue = command("enqueue", actions.enqueue,
+                      "append messages to a queue; prints a message id a line", queue=QUEUE)
+    enqueue.add_argument("message", metavar="MESSAGE", nargs="+",
+                         help="a message; a single - reads a message per line of stdin")
+    _add_enqueue_options(enqueue)
+    dequeue = command("dequeue", actions.dequeue, "take messages from the head of a queue; prints "
+                      "a message a line, with --lease: receipt, tab, message", queue=QUEUE)
+    dequeue.add_argument("--wait", metavar="S", type=arguments.wait, default=0.0,
+                         help="wait up to S seconds for a first message")
+    dequeue.add_argument("--lease", metavar="S", type=arguments.duration, default=None,
+                         help="take them for S seconds only: what is not acknowledged (ack) until "
+                         "then is delivered again, at its old place")
+    dequeue.add_argument("--consumer", metavar="NAME", default=None, help="with --lease: the name "
+                         "that leases and histories show (default: host:pid)")
+    peek = command("peek", actions.peek, "show the first messages of a queue and leave them there",
+                   queue=QUEUE)
+    for added in (dequeue, peek):
+        added.add_argument("-n", dest="count", metavar="COUNT", type=arguments.message_count,
+                           default=1, help="at most so many messages (default: 1)")
+    for added in (enqueue, dequeue):
+        added.add_argument("--resume", metavar="SESSION:SEQUENCE", type=arguments.resumed,
+                           help="learn the outcome of an earlier request: as its refusal said, "
+                           "with the same arguments as then")
+    _add_receipt_commands(command)
+    size = command("size", actions.size, "print how many messages of a queue are ready",
+                   queue=QUEUE)
+    queues = command("queues", actions.queues, "print the queues that hold messages, and how many")
+    for added in (peek, size, queues, *_add_inspecting_commands(command)):
+        _add_local(added)
+    _add_whole_queue_commands(command)
+    execute = command("execute", actions.execute, "perform a list of operations on any queues and "
+                      "keys atomically, all or none, given as JSON", epilog=_JSON)
+    execute.add_argument("file", metavar="FILE", help="a JSON file; - for stdin")
+
+
+def _add_enqueue_options(enqueue: argparse.ArgumentParser) -> None:
+    enqueue.add_argument("--priority", metavar="0..7", type=arguments.priority, default=0,
+                         help="higher ones are delivered first (default: 0)")
+    enqueue.add_argument("--delay", metavar="S", type=arguments.wait, default=0.0,
+                         help="deliver it S seconds from now at the earliest")
+    enqueue.add_argument("--ttl", metavar="S", type=arguments.wait, default=0.0,
+                         help="drop it when it was not taken within S seconds (default: the "
+                         "queue's setting)")
+    enqueue.add_argument("--dedup", metavar="ID", help="an id of yours: the same one again within "
+                         "the queue's window adds nothing, and prints the id of the earlier "
+                         "message")
+
+
+def _add_receipt_commands(command) -> None:
+    ack = command("ack", queueactions.ack, "the messages are done with, and gone; prints what was "
+                  "done, a line each. Exit status 1 where a receipt is stale: that lease has ended")
+    nack = command("nack", queueactions.nack, "give messages back: they return to their old place, "
+                   "at once or later; at the queue's delivery limit they go to the dead letters. "
+                   "Exit status 1 where a receipt is stale")
+    later = nack.add_mutually_exclusive_group()
+    later.add_argument("--delay", metavar="S", type=arguments.wait, default=0.0,
+                       help="S seconds from now (default: at once)")
+    later.add_argument("--backoff", action="store_true", help="after the queue's back-off, which "
+                       "doubles with every delivery")
+    nack.add_argument("--reason", metavar="TEXT", default="", help="what its history shows")
+    extend = command("extend", queueactions.extend, "have leases end S seconds from now. Exit "
+                     "status 1 where a receipt is stale")
+    extend.add_argument("--lease", metavar="S", type=arguments.duration, required=True,
+                        help="seconds from now")
+    for added in (ack, nack, extend):
+        added.add_argument("receipt", metavar="RECEIPT", nargs="+", type=arguments.receipt,
+                           help="ID:DELIVERY, as dequeue --lease printed it")
+
+
+def _add_inspecting_commands(command) -> list[argparse.ArgumentParser]:
+    describe = command("describe", queueactions.describe, "print what a queue holds (ready, "
+                       "delayed, leased, waiting consumers) and its settings", queue=QUEUE)
+    leases = command("leases", queueactions.leases, "print the oldest deliveries under way: "
+                     "receipt, when it ends, when it was taken, which delivery it is, consumer",
+                     queue=QUEUE)
+    inspect = command("inspect", queueactions.inspect, "print the first messages with priority, "
+                      "deliveries and origin, and under each its history, as dead letters have one",
+                      queue=QUEUE)
+    for added, default in ((leases, 100), (inspect, 10)):
+        added.add_argument("-n", dest="count", metavar="COUNT", type=arguments.shown_count,
+                           default=default, help=f"at most so many (default: {default})")
+    return [describe, leases, inspect]
+
+
+def _add_whole_queue_commands(command) -> None:
+    configure = command("configure", queueactions.configure, "change what is given of a queue's "
+                        "settings, and print it; without any option, print all of them",
+                        queue=QUEUE_NEEDED)
+    for option, metavar, kind, text in (
+            ("--dead-letter", "QUEUE", str, "where its dead letters go (\"\": to QUEUE.dead)"),
+            ("--delivery-limit", "N", arguments.number, "a message that came back after so many "
+             "deliveries is a dead letter (0: never; default: 20)"),
+            ("--ttl", "S", arguments.wait, "drop messages after so long, or send them to the "
+             "queue that --dead-letter names (0: never)"),
+            ("--max-messages", "N", arguments.number, "it holds no more (0: any number)"),
+            ("--max-bytes", "N", arguments.number, "it holds no more (0: any number)"),
+            ("--overflow", None, None, "beyond these: refuse new messages (the default), or send "
+             "the oldest to the dead letters"),
+            ("--dedup-window", "S", arguments.wait, "how long ids of enqueue --dedup are "
+             "remembered (0: not at all; default: 300)"),
+            ("--backoff", "S", arguments.wait, "delay of nack --backoff after the first delivery, "
+             "doubling with each (default: 1)"),
+            ("--backoff-max", "S", arguments.wait, "and no longer than this (default: 600)")):
+        name = next(setting for setting, word in queueactions.SETTING_OPTIONS.items()
+                    if option == f"--{word}")
+        if option == "--overflow":
+            configure.add_argument(option, choices=queueactions.OVERFLOWS, help=text)
+        else:
+            configure.add_argument(option, dest=name, metavar=metavar, type=kind, help=text)
+    command("purge", queueactions.purge, "remove all messages of a queue that nobody holds under a "
+            "lease; prints how many", queue=QUEUE_NEEDED)
+    command("delete", queueactions.delete, "forget an empty queue's settings. Exit status 1 while "
+            "it holds messages or consumers wait, 3 where there is none", queue=QUEUE_NEEDED)
+    redrive = command("redrive", queueactions.redrive, "send the messages of a dead-letter queue "
+                      "back to where they came from, to the tail; prints how many",
+                      queue=QUEUE_NEEDED)
+    redrive.add_argument("--to", metavar="QUEUE", default="", help="to this queue instead")
+    redrive.add_argument("-n", dest="count", metavar="COUNT", type=arguments.positive,
+                         help="so many of them, the first (default: all)")
+
+
+def _add_local(added: argparse.ArgumentParser) -> None:
+    added.add_argument("--local", metavar="ADDRESS", type=arguments.node_address, help="what this "
+                       "node has applied, whoever leads: perhaps old; stderr says up to which "
+                       "index")
+
+
+def add_kv_commands(command) -> None:
+    """kv get, put, delete, list, cas."""
+    kv = command("kv", None, "the key-value store: kv get, put, delete, list, cas")
+    words = kv.add_subparsers(metavar="WORD", title="words", required=True)
+    get = command("get", kvactions.get, "print a key's value; exit status 3 where it is absent",
+                  within=words)
+    put = command("put", kvactions.put, "set a key; prints its new version", within=words)
+    delete = command("delete", kvactions.delete, "remove a key; prints the version of the "
+                     "deletion; exit status 3 where it is absent", within=words)
+    listing = command("list", kvactions.list_keys, "print key, tab, value of all keys that begin "
+                      "with PREFIX, in byte order; exit status 3 where there are none",
+                      within=words)
+    listing.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="default: all")
+    cas = command("cas", kvactions.cas, "set a key to NEW where its value is OLD; prints its new "
+                  "version, or, with exit status 1, the value that it has instead", within=words)
+    for added in (get, put, delete, cas):
+        added.add_argument("key", metavar="KEY", type=arguments.key, help="1 to 255 bytes")
+    put.add_argument("value", metavar="VALUE", help="may be empty; - reads it from stdin")
+    cas.add_argument("old", metavar="OLD", help="the value that it must have")
+    cas.add_argument("new", metavar="NEW", help="the value that it gets")
+    for added in (put, cas):
+        added.add_argument("--ttl", metavar="S", type=arguments.wait, default=0.0,
+                           help="the key vanishes after S seconds (default: it stays)")
+    for added in (get, listing):
+        _add_local(added)
