@@ -6,8 +6,6 @@ from tests.lasting import damage, failing, smalldisk
 from tests.lasting.bounded import BoundedRun
 from tests.lasting.failing import FailingRun
 from tests.lasting.fulldisk import FullDiskRun
-from tests.lasting.install import InstallRun
-from tests.lasting.restore import RestoreRun
 
 
 class TestLasting(unittest.TestCase):
@@ -15,11 +13,6 @@ class TestLasting(unittest.TestCase):
 
     def test_disk_and_memory_stay_bounded_and_idle_writes_nothing(self):
         BoundedRun(14_000, idle_s=0.5).run()
-
-    def test_a_follower_returns_by_snapshot_and_is_killed_at_it(self):
-        run = InstallRun(seed=1, count=0, ballast=1_000, kills=1)
-        run.run()
-        self.assertEqual(run.hits.total(), 1)
 
     def test_a_damaged_log_is_healed_by_the_others(self):
         damage.DamageRun([("log", damage.flip)]).run()
@@ -40,9 +33,6 @@ class TestLasting(unittest.TestCase):
         run = FailingRun()
         run.run("fdatasync", "EIO", 20)
         self.assertEqual(run.ends, {"ended": 1})
-
-    def test_a_backup_becomes_a_new_cluster(self):
-        RestoreRun(500).run(short=True)
 
 
 if __name__ == "__main__":

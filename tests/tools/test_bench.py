@@ -1,4 +1,4 @@
-"""tools/bench.py: what it refuses, what it counts, and its runs in the emulated network.
+"""tools/bench.py: what it refuses and what it counts; delayed_bench.py: behind a delay.
 
 The figures themselves are this machine's; only what must hold on every machine is tested.
 """
@@ -6,7 +6,6 @@ The figures themselves are this machine's; only what must hold on every machine 
 import argparse
 import contextlib
 import io
-import json
 import unittest
 from unittest import mock
 
@@ -14,16 +13,12 @@ from raftnet.client import Client
 from raftnet.client.session import ClientSession
 from raftnet.wire import requests
 from raftnet.wire.frames import FrameReader
-from tools import bench, benchdelay
+from tools import bench
 from tools.benchdelay import (
     CLIENTS, OUTSTANDING, choose_outstanding, parse_delays, send_buffer_rate, session_limit)
 from tools.benchload import Load, measure
 from tools.benchworks import WORKS
-from tools.emulatednetwork import unavailable
 from tools.processes import LocalCluster
-
-NEEDED = unittest.skipIf(unavailable(), f"no emulated network: {unavailable()}")
-MIB = 1024 * 1024
 
 
 def arguments(**changed) -> argparse.Namespace:
@@ -178,31 +173,6 @@ class WorksTest(unittest.TestCase):
                     result = measure(cluster.addresses, [cluster.nodes[0].pid], of)
                     self.assertEqual(result["errors"], 0)
                     self.assertGreater(result["ops_per_s"], 0)
-
-
-@NEEDED
-class DelayTest(unittest.TestCase):
-    """The whole command, with the shortest of runs."""
-
-    def test_lines(self):
-        words = ["bench.py", "--local", "2", "--delay", "5ms", "--runs", "1", "--seconds", "0.2",
-                 "--warmup", "0.1", "--send-buffer", str(MIB)]
-        output, errors = io.StringIO(), io.StringIO()
-        with (contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors),
-              mock.patch("sys.argv", words), mock.patch.object(benchdelay, "_ALONE_S", 0.2)):
-            status = bench.main()
-        self.assertEqual((status, errors.getvalue()), (0, ""))
-        plain, delayed = map(json.loads, output.getvalue().splitlines())
-        for line in plain, delayed:
-            self.assertEqual((line["errors"], line["runs"], line["nodes"]), (0, 1, 2))
-            self.assertEqual(line["send_buffer_bytes"], MIB)
-            self.assertEqual(line["all_outstanding"], line["clients"] * line["outstanding"])
-        self.assertEqual((plain["delay_ms"], delayed["delay_ms"]), (0, 5))
-        self.assertGreaterEqual(delayed["alone_p50_delays"], 4)     # to the follower and back
-        self.assertGreaterEqual(delayed["p50_ms"], 20)
-        self.assertGreater(delayed["ops_per_s"], 0)
-        self.assertAlmostEqual(delayed["share"],
-                               delayed["ops_per_s"] / delayed["ops_per_s_without"], 2)
 
 
 if __name__ == "__main__":
