@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -43,6 +44,7 @@ BAD_NETWORK = "delay 1000ms 50ms reorder 8% corrupt 5% duplicate 2% 5% loss 5%" 
 PATIENCE_S = 900.0              # instead of all other limits, over a bad network
 FIRST, SECOND, THIRD = ["1", "2", "3", "s", "s"], ["t", "e", "r"], ["U", "W", "U"]
 DEQUEUED = ["1", "2"]
+LEADERS_MAX = 10                # that one command is given to, where the leadership changes
 
 
 class Demo:
@@ -111,6 +113,31 @@ class Demo:
 
     def mqclient(self, *words: str, expect: int = 0) -> tuple[list[str], str]:
         """Run the real mqclient; (lines of stdout, stderr)."""
+        done = self._run_mqclient(words)
+        if done.returncode != expect:
+            raise RaftnetError(f"step {self._step}: mqclient ended with status {done.returncode}, "
+                               f"not {expect}")
+        return done.stdout.splitlines(), done.stderr
+
+    def mqclient_at_leader(self, *words: str) -> list[str]:
+        """Run the real mqclient at the leader, without a redirect; lines of stdout. On a network
+        that loses and damages packets the leadership may change in that moment: then the same
+        command is given again, under its session where it may have been executed already."""
+        resume: tuple[str, ...] = ()
+        for _ in range(LEADERS_MAX):
+            done = self._run_mqclient(
+                ("--no-redirect", "-s", self._leader().address, *words, *resume))
+            if not done.returncode:
+                return done.stdout.splitlines()
+            unknown = re.search("--resume [^ ]+", done.stderr)
+            if unknown is not None:
+                resume = tuple(unknown.group().split())
+            elif "NOT_LEADER" not in done.stderr:
+                break
+            self.saw("the leadership changed meanwhile: the same command again")
+        raise RaftnetError(f"step {self._step}: mqclient ended with status {done.returncode}")
+
+    def _run_mqclient(self, words: tuple[str, ...]) -> subprocess.CompletedProcess:
         if self._client_s != CLIENT_S:
             words = ("--timeout", f"{self._client_s:g}", *words)
         print(f"            $ {shlex.join(['python3', 'mqclient.py', *words])}", flush=True)
@@ -122,10 +149,7 @@ class Demo:
             raise RaftnetError(f"step {self._step}: mqclient did not end") from None
         for line in (done.stdout + done.stderr).splitlines():
             print(f"              {line}", flush=True)
-        if done.returncode != expect:
-            raise RaftnetError(f"step {self._step}: mqclient ended with status {done.returncode}, "
-                               f"not {expect}")
-        return done.stdout.splitlines(), done.stderr
+        return done
 
     def enqueue(self, node: NodeProcess, messages: list[str]) -> list[int]:
         """Each message by a request of its own, to that node at first; the ids."""
@@ -242,7 +266,7 @@ class Demo:
         leader = self._leader()
         self.step(f'Two dequeues at the new leader {leader.address}, then queue("t") ("e") ("r")')
         for message in DEQUEUED:
-            found, _ = self.mqclient("--no-redirect", "-s", leader.address, "dequeue", "-q", QUEUE)
+            found = self.mqclient_at_leader("dequeue", "-q", QUEUE)
             self.check(found == [message], f"the dequeue gave {message}")
         ids = self.enqueue(leader, SECOND)
         self.check(ids == [6, 7, 8], "they are messages 6 to 8")
