@@ -209,7 +209,12 @@ class SimulatedWatcher(Caller):
 
     def _gone(self) -> None:
         node, record = self._connection.node, self.record
-        snapshot_index = node.replica.snapshots.index if self._connection.is_alive else 1 << 64
+        snapshot_index = 1 << 64
+        if self._connection.is_alive:
+            # also one whose job is under way: the watch ends with the state, before the file
+            raft = node.replica.raft
+            begun = None if raft is None else raft.snapshot
+            snapshot_index = 0 if begun is None else begun.index
         record.gone = snapshot_index, node.config.gateway.watch_ring_changes_max
         self.record, self._from_index = None, 0
         self._progress += 1
