@@ -88,7 +88,8 @@ class Work:
         return "purge", queue, self.random.choice((1, 2, 7))
 
     def _redrive(self, queue):
-        return ("redrive", queue, self.random.choice([b"", b"", *(set(QUEUES) - {queue})]),
+        others = [name for name in QUEUES if name != queue]
+        return ("redrive", queue, self.random.choice([b"", b"", *others]),
                 self.random.choice((1, 2, 5)))
 
     def _looking(self, queue):
