@@ -1,10 +1,11 @@
 """Admission: who belongs to the cluster, as nodes and operators ask for it: JOIN, INVITE, CHANGE.
 
 Rules (design: Founding and identity; protocol.md, Joining, Changes): JOIN and CHANGE are the
-leader's, answered when their entry is committed; INVITE any node's about itself. A node at an
-address that a member has already is that member with an emptied directory: it enters beside the old
-identity (a twin), unless that one is heard. What may be changed when is the core's rule
-(raft/changes.py).
+leader's, answered when their entry is committed; INVITE any node's about itself, and a leader sends
+it to those whom `members --set` named. A node at an address that a member has already is that
+member with an emptied directory: it enters beside the old identity (a twin), unless that one is
+heard. What may be changed when is the core's rule (raft/changes.py); the asking node's side is in
+joining.py.
 """
 
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from raftnet.wire.address import check_address
 from raftnet.wire.frames import Kind
 from raftnet.wire.joining import (
     CHANGE_REMOVE, CHANGE_SET, CHANGE_TRANSFER, JOIN_RETURNING, JOIN_STAYS, decode_change,
-    decode_invite, decode_join, encode_change_reply, encode_invite_reply, encode_join_reply)
+    decode_invite, decode_join, encode_change_reply, encode_invite, encode_invite_reply,
+    encode_join_reply)
 
 _NODE_ID_DIGITS = 16
 _WAITING_MAX = 1_000    # JOIN and CHANGE without an answer yet
 _TEXT_MAX = 1_000       # characters of a CHANGE_REPLY
+_INVITE_EVERY_MS = 1_000    # those that `members --set` named and that are no members yet
 
 
 @dataclass(slots=True)
@@ -40,13 +43,14 @@ class Admission:
         self._waiting: dict[int, list[_Asker]] = {}     # by entry index
         self._transfers: list[_Asker] = []
         self._transfers_end_ms = 0      # who leads now should be known by then
+        self._invite_deadline_ms = 0
 
     def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
         """A JOIN, INVITE or CHANGE."""
         replica = self._replica
         try:
             if kind == Kind.INVITE:
-                self._invite(client, request_id, body)
+                self._invited(client, request_id, body)
                 return
             refusal = replica.why_not_serving()
             if (refusal is not None and kind == Kind.JOIN and replica.leads
@@ -138,7 +142,19 @@ class Admission:
 
     # --- INVITE
 
-    def _invite(self, client, request_id: int, body: bytes) -> None:
+    def invite(self) -> None:
+        """Ask those whom `members --set` named to come; leaders only."""
+        replica = self._replica
+        membership = replica.raft.membership
+        if not membership.target or not replica.leads or replica.now_ms < self._invite_deadline_ms:
+            return
+        self._invite_deadline_ms = replica.now_ms + _INVITE_EVERY_MS
+        for address in membership.target:
+            if membership.member_at(address) is None:
+                replica.frames.append((address, Kind.INVITE,
+                                       encode_invite(replica.cluster_id, replica.address)))
+
+    def _invited(self, client, request_id: int, body: bytes) -> None:
         cluster_id, contact, flags = decode_invite(body)
         check_address(contact)
         replica = self._replica
@@ -148,7 +164,7 @@ class Admission:
                                      "data directory and start it again", ErrorCode.NOT_EMPTY)
         if not belongs and replica.raft is not None and not replica.is_quiet:
             raise ChangeRefusedError("disk work is under way here: ask again", ErrorCode.BUSY)
-        if not belongs and not replica.greetings.invited(cluster_id, contact, flags):
+        if not belongs and not replica.joining.invited(cluster_id, contact, flags):
             raise ChangeRefusedError(
                 f"{replica.address} belongs to cluster {replica.cluster_id.hex()[:8]} and has data "
                 "of its own: empty its directory, or start it at another address",

@@ -1,21 +1,31 @@
-"""How a node with an empty directory comes to a cluster: by founding one, or by joining one.
+"""Founding: a cluster comes to be, out of nodes with empty directories.
 
-Founding (design: Founding and identity; protocol.md, Founding): founders learn each other's node
-ids from the greetings; whoever knows all of them writes the identical entry 1 by itself. The
-cluster id is a hash of all node ids, so equal founders give equal bytes. A lone founder is a list
-of one. Joining: ask the contacts one after the other, or the leader that one names, until the entry
-that takes this node in is committed. No I/O and no clock here; the Replica drives it.
+Rules (design: Founding and identity; protocol.md, Founding): founders learn each other's node ids
+from the greetings; whoever knows all of them writes the identical entry 1 by itself. The cluster id
+is a hash of all node ids, so equal founders give equal bytes. A lone founder is a list of one. What
+was founded is dropped where nothing hangs on it yet: when a founder was emptied before the founding
+was complete, and when a lone founder turns out to belong to another cluster. `Founders` is what is
+known, without a clock; `Founding` the course of it, one object for each Replica; no I/O but the
+Store's. How a node is taken into a cluster that exists is in joining.py.
 """
 
 import hashlib
 from zlib import crc32
 
+from raftnet.actions import WARNING
+from raftnet.raft.election import holds_only_founding
 from raftnet.raft.entry import Entry, EntryKind, encode_entry
-from raftnet.raft.membership import Member, Membership, encode_membership
+from raftnet.raft.log import RaftLog
+from raftnet.raft.membership import Member, Membership, encode_membership, promises_nothing
+from raftnet.wire.joining import JOIN_RETURNING
+from raftnet.wire.requests import Hello
 
-# Without an answer for so long, a JOIN is asked again: of the next contact.
-PATIENCE_MS_MIN, PATIENCE_MS_MAX = 3_000, 60_000
 FOUNDING_TERM = 1       # entry 1 has it; the first election is for term 2
+NO_CLUSTER = bytes(16)
+_CONFLICT_PATIENCE_MS = 3_000   # for founders to drop a cluster that was founded without this node
+# A lone founder's log holds no more before its first client: a membership, and another with the
+# founding complete, and an empty entry for each time it was started.
+_LONE_ENTRIES_MAX = 1_000
 
 
 def founders_checksum(addresses: list[str], quorum_rule: int) -> int:
@@ -76,36 +86,130 @@ class Founders:
         return cluster_id, entry
 
 
-class Joining:
-    """A node's asking to be taken in, or to be known at a new address. `flags`: of a JOIN."""
+class Founding:
+    """The founding of one node's cluster."""
 
-    def __init__(self, contacts: list[str], flags: int = 0):
-        self.contacts = contacts    # who may know the leader; one at least
-        self.flags = flags
-        self.contact = self.target = contacts[0]    # whom to ask now: the contact, or who it named
-        self.asked = False          # a question is on its way to the target
-        self.in_vain = False        # the target is of no use: `go_on` is next
-        self.patience_ms = PATIENCE_MS_MIN      # with which its answer is waited for
-        self.of_our_cluster = ""    # the address that greeted as such; counts where a node heals
+    def __init__(self, replica):
+        self._replica = replica
+        self.founders: Founders | None = None       # while founding
 
-    def turn_to(self, target: str) -> bool:
-        """Ask there next; whether that is another target."""
-        self.asked = self.in_vain = False
-        changed, self.target = self.target != target, target
-        return changed
+    def begin(self) -> None:
+        """An empty directory, and no contact to ask: found, as the command line says."""
+        replica = self._replica
+        self._new_founders()
+        replica.actions.say("found", "founding a cluster of %s",
+                            ", ".join(self.founders.addresses))
+        self._found_if_complete()
 
-    def go_on(self) -> bool:
-        """`turn_to` the contact behind the last one."""
-        places = self.contacts
-        place = places.index(self.contact) + 1 if self.contact in places else 0
-        if places:
-            self.contact = places[place % len(places)]
-        return self.turn_to(self.contact)
+    def _new_founders(self) -> None:
+        replica = self._replica
+        self.founders = Founders(replica.node_id, replica.address,
+                                 replica.start.founders or [replica.address],
+                                 replica.start.quorum_rule)
 
-    def unanswered(self) -> bool:
-        """No answer came in time: `go_on`. The way may be long, so once all were asked, answers
-        are waited for twice as long."""
-        changed = self.go_on()
-        if self.contact == (self.contacts or [self.contact])[0]:
-            self.patience_ms = min(2 * self.patience_ms, PATIENCE_MS_MAX)
-        return changed
+    def checksum(self) -> int:
+        """Which founders' list this node knows: its own, or that of a cluster not founded yet."""
+        if self.founders is not None:
+            return self.founders.checksum
+        raft = self._replica.raft
+        if raft is not None and not raft.membership.founded:
+            return founders_checksum([m.address for m in raft.membership.members],
+                                     raft.membership.quorum_rule)
+        return 0
+
+    # --- founders greet each other
+
+    def hear(self, hello: Hello, address: str) -> None:
+        """What a greeting says about the founding of this node's cluster."""
+        replica = self._replica
+        if not hello.founders_checksum:
+            if (self.founders is not None and hello.cluster_id != NO_CLUSTER
+                    and address in self.founders.addresses):
+                # That cluster is complete: with the node that was here before, if any.
+                replica.actions.say("found", "%s belongs to a cluster already: this node can only "
+                                    "come back to it", address, level=WARNING)
+                replica.joining.ask(address, JOIN_RETURNING)
+            return
+        if hello.founders_checksum != self.checksum():
+            if self.founders is not None and hello.address in self.founders.addresses:
+                replica.actions.say("refusal", "%s was started with another list of founders or "
+                                    "another quorum rule than this node: stop one and start it "
+                                    "like the others", hello.address, level=WARNING)
+        elif self.founders is not None:
+            if self.founders.learn(address, hello.node_id, hello.cluster_id):
+                replica.actions.say("found", "founder %s is node %016x; waiting for %s", address,
+                                    hello.node_id, ", ".join(self.founders.missing) or "nobody")
+            self._found_if_complete()
+        elif hello.cluster_id != replica.cluster_id:
+            self._hear_emptied_founder(hello, address)
+
+    def _hear_emptied_founder(self, hello: Hello, address: str) -> None:
+        """This node had completed the founding: with another node at that address?"""
+        replica = self._replica
+        member = replica.raft.membership.member_at(address)
+        if (member is None or member.node_id == hello.node_id or not replica.is_quiet
+                or not holds_only_founding(replica.raft)):
+            return
+        replica.actions.say("found anew", "the founder at %s was emptied before the cluster was "
+                            "complete: founding anew", address, level=WARNING)
+        replica.drop_cluster()
+        self._new_founders()
+        self.founders.learn(address, hello.node_id, hello.cluster_id)
+
+    def _found_if_complete(self) -> None:
+        if self.founders.missing:
+            return
+        replica = self._replica
+        conflicting = self.founders.conflicting()
+        if conflicting:
+            if self.founders.conflict_ms is None:
+                self.founders.conflict_ms = replica.now_ms
+            elif replica.now_ms - self.founders.conflict_ms >= _CONFLICT_PATIENCE_MS:
+                # An election was held in their cluster, so they cannot drop it.
+                replica.actions.say("found", "%s founded with the node that was here before, whose "
+                                    "directory was emptied: coming back to that cluster",
+                                    conflicting[0], level=WARNING)
+                replica.joining.ask(conflicting[0], JOIN_RETURNING)
+            return
+        cluster_id, entry = self.founders.entry_1()
+        replica.store.found(cluster_id, entry)
+        replica.actions.say("founded", "cluster %s of %d is founded here as node %016x",
+                            cluster_id.hex()[:8], len(self.founders.addresses), replica.node_id)
+        self.founders = None
+        replica.run(RaftLog([entry]))
+
+    # --- a lone founder that belongs elsewhere
+
+    def has_acknowledged_nothing(self) -> bool:
+        """Whether this node leads a cluster of itself alone that no client has used."""
+        raft = self._replica.raft
+        if raft is None:
+            return False
+        log = raft.log
+        return (log.base_index == 0 and log.memory_from == 1
+                and log.last_index <= _LONE_ENTRIES_MAX
+                and raft.membership.is_voter(raft.node_id)
+                and all(map(promises_nothing, log.entries(1, log.last_index, 1 << 62))))
+
+    def hear_cluster_of_address(self, hello: Hello) -> None:
+        """A node of another cluster dialled this address: is this a lone founder by mistake, on an
+        emptied directory of that cluster?"""
+        replica = self._replica
+        if (replica.raft is None or hello.founders_checksum
+                or hello.cluster_id in (NO_CLUSTER, replica.cluster_id)):
+            return
+        replica.actions.say("found", "%s, of cluster %s, dials this address: did this node belong "
+                            "there?", hello.address, hello.cluster_id.hex()[:8], level=WARNING)
+        self.leave_own_cluster(hello.address, JOIN_RETURNING)
+
+    def leave_own_cluster(self, contact: str, flags: int) -> bool:
+        """Forget a cluster of this node alone that no client has used, and ask `contact` to be
+        taken in. False where that must not be, or not yet."""
+        replica = self._replica
+        if not self.has_acknowledged_nothing() or not replica.is_quiet:
+            return False
+        replica.actions.say("join", "leaving a cluster of this node alone, in which nothing was "
+                            "acknowledged", level=WARNING)
+        replica.drop_cluster(alone=True)
+        replica.joining.ask(contact, flags)
+        return True

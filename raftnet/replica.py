@@ -5,7 +5,8 @@ The server and the simulator drive this class in the same way: frames and greeti
 replies. Only four seams are ever replaced: time (advance_clock), chance (randint), network (what
 Turn holds), disk (the Store's Disk, and who calls Store.perform).
 
-Phases: FOUNDING and JOINING (greetings.py) until the directory has an identity, then RUNNING.
+Phases: FOUNDING (founding.py) and JOINING (joining.py) until the directory has an identity, then
+RUNNING; whom it welcomes and dials is in greetings.py.
 Replica writes the replicated time into each batch; the rules of that are in replicatedtime.py.
 What only a leader does is in leadership.py, what concerns snapshots in snapshots.py, what is sent,
 and what of it waits for the disk, in outbox.py.
@@ -21,8 +22,10 @@ from raftnet.actions import ActionLog
 from raftnet.admission import Admission
 from raftnet.config import Config
 from raftnet.errors import ErrorCode
+from raftnet.founding import NO_CLUSTER, Founding
 from raftnet.gateway import Answer, Gateway
-from raftnet.greetings import JOIN_RETRY_MS, NO_CLUSTER, Greetings
+from raftnet.greetings import Greetings
+from raftnet.joining import JOIN_RETRY_MS, Joining
 from raftnet.leadership import Leadership
 from raftnet.machine.machine import Machine
 from raftnet.narration import narrate_received, narrate_times
@@ -100,6 +103,8 @@ class Replica:
         self.raft: Raft | None = None
         self._from_file: tuple[int, int] | None = None  # (first, last) that are to be applied next
         self.greetings = Greetings(self)
+        self.founding = Founding(self)
+        self.joining = Joining(self)
         self.outbox = Outbox(self)
         self.frames: list[tuple[str, int, bytes]] = []  # (address, kind, body) to be sent
         self.peers_changed = True       # dial_targets may differ from before
@@ -125,8 +130,8 @@ class Replica:
             self.run(RaftLog(replayed.entries, replayed.base_index, replayed.base_term,
                              term_runs=replayed.term_runs, memberships=replayed.memberships,
                              snapshot=meta))
-        else:
-            self.greetings.begin()
+        elif not self.joining.begin():
+            self.founding.begin()
 
     def run(self, log: RaftLog) -> None:
         """The directory has an identity, and this log: begin as a follower."""
@@ -147,7 +152,7 @@ class Replica:
         """How far this node has come."""
         if self.raft is not None:
             return Phase.RUNNING
-        return Phase.JOINING if self.greetings.joining is not None else Phase.FOUNDING
+        return Phase.JOINING if self.joining.asking is not None else Phase.FOUNDING
 
     @property
     def cluster_id(self) -> bytes:
@@ -202,7 +207,7 @@ class Replica:
     def peer_connected(self, address: str, hello: Hello, rtt_ms: int) -> None:
         """A connection that this node dialled is greeted and accepted."""
         self.actions.say("connect", "connected to %s, round trip %d ms", address, rtt_ms)
-        self.greetings.connected(address)
+        self.joining.connected(address)
         if self.raft is not None:
             self.raft.observe_rtt(hello.node_id, rtt_ms)
             self.raft.peer_connected(hello.node_id)
@@ -273,11 +278,11 @@ class Replica:
         """None where this node leads and may answer clients; else how to refuse."""
         raft = self.raft
         if raft is None:
-            founders, joining = self.greetings.founders, self.greetings.joining
+            founders, asking = self.founding.founders, self.joining.asking
             # Not NOT_READY: another node may be serving, and this one may wait for ever.
             if founders is not None:
                 return ErrorCode.NOT_LEADER, f"founding waits for {', '.join(founders.missing)}"
-            return ErrorCode.NOT_LEADER, f"this node asks {joining.target} to be taken in"
+            return ErrorCode.NOT_LEADER, f"this node asks {asking.target} to be taken in"
         if raft.role is not Role.LEADER:
             leader = self.leader_address
             if self.is_removed:
@@ -298,7 +303,9 @@ class Replica:
         if self.raft is not None:
             self.raft.tick(0)
             self.leadership.tick()
-        self.greetings.tick()
+            self.joining.follow_address()
+            self.admission.invite()
+        self.joining.tick()
 
     def elapse(self, now_ms: int) -> None:
         """Time has passed, and what came meanwhile follows: it is heard now, before any deadline
@@ -314,12 +321,12 @@ class Replica:
         if self.reads.cut_short or self.watches.cut_short:
             return self.now_ms
         if self.raft is None:
-            return self.greetings.next_deadline_ms() or self.now_ms + JOIN_RETRY_MS
+            return self.joining.next_deadline_ms() or self.now_ms + JOIN_RETRY_MS
         if self.machine.applied_index < self.raft.log.commit_index or self.snapshots.is_busy:
             return self.now_ms      # a turn applies, and builds, so much and no more
         # The core's clock began when it did.
         deadline = self.raft.next_deadline_ms() - self.raft.now_ms + self.now_ms
-        for other in (self.leadership.next_deadline_ms(), self.greetings.next_deadline_ms()):
+        for other in (self.leadership.next_deadline_ms(), self.joining.next_deadline_ms()):
             if other is not None:
                 deadline = min(deadline, other)
         return deadline

@@ -412,7 +412,7 @@ class Server:
     def _dialled_frames(self, peer: Peer, connection: Connection, frames: list) -> None:
         for kind, _, body in frames:
             try:
-                self.replica.greetings.dialled_frame(peer.address, kind, body)
+                self.replica.joining.dialled_frame(peer.address, kind, body)
             except MalformedError as error:
                 connection.close(str(error))
                 return

@@ -123,7 +123,7 @@ class Nodes:
         first = receiver not in a.up
         ready = answer.cluster_id == a.replica.cluster_id != NO_CLUSTER
         known = (hello.cluster_id == answer.cluster_id)     # as the receiver saw it
-        joining = a.replica.greetings.joining is not None
+        joining = a.replica.joining.asking is not None
         if ready and known and not a.up.get(receiver) or first and joining:
             a.replica.peer_connected(receiver, answer, 1)
         a.up[receiver] = ready and known
@@ -182,7 +182,7 @@ class Nodes:
         for client, request_id, kind, body in turn.events + turn.answers:
             if isinstance(client, tuple) and client[0] == "node":
                 if self.reaches(sender, client[1]):
-                    self.nodes[client[1]].replica.greetings.dialled_frame(sender, kind, body)
+                    self.nodes[client[1]].replica.joining.dialled_frame(sender, kind, body)
             else:
                 self.answers.append((client, request_id, kind, body))
 

@@ -184,7 +184,7 @@ class TestWhichCluster(RecoveryCase):
                              joining.encode_change(joining.CHANGE_SET, [ELSEWHERE, A]))
         for _ in range(200):
             self.nodes.step()
-            self.assertEqual(node.replica.greetings.joining.contacts, [B])
+            self.assertEqual(node.replica.joining.asking.contacts, [B])
         self.assertEqual(node.replica.role_name, "joining")
         del self.nodes.nodes[ELSEWHERE]
         for address in (B, C):
@@ -234,7 +234,7 @@ class TestWhichCluster(RecoveryCase):
         self.nodes.revive(A)
         asked = []
         for _ in range(600):
-            target = node.replica.greetings.joining.target
+            target = node.replica.joining.asking.target
             asked += [target] if [target] != asked[-1:] else []
             self.nodes.step()
         contacts = read_healing(node.disk).contacts
@@ -243,7 +243,7 @@ class TestWhichCluster(RecoveryCase):
     @staticmethod
     def asks_another(node: Node, contact: str) -> bool:
         """Whether somebody else is asked now."""
-        asking = node.replica.greetings.joining
+        asking = node.replica.joining.asking
         return asking is not None and asking.target in {B, C} - {contact}
 
     def test_an_answer_from_elsewhere_changes_nothing(self):
@@ -252,10 +252,10 @@ class TestWhichCluster(RecoveryCase):
         for address in (B, C):
             self.nodes.kill(address)
         self.nodes.revive(A)
-        greetings = node.replica.greetings
         for _ in range(3):
-            target = greetings.joining.target
-            greetings.dialled_frame(target, Kind.JOIN_REPLY, joining.encode_join_reply(b"x" * 16))
+            target = node.replica.joining.asking.target
+            node.replica.joining.dialled_frame(target, Kind.JOIN_REPLY,
+                                               joining.encode_join_reply(b"x" * 16))
             self.assertIsNone(node.replica.raft)
             self.nodes.run_until(lambda: self.asks_another(node, target), 1_000)
 
@@ -265,14 +265,13 @@ class TestWhichCluster(RecoveryCase):
         for address in (B, C):
             self.nodes.kill(address)
         self.nodes.revive(A)
-        greetings = node.replica.greetings
         for code in ErrorCode:
             if code == ErrorCode.OLD_COPY:
                 continue        # it stops
             with self.subTest(code=code.name):
-                target = greetings.joining.target
-                greetings.dialled_frame(target, Kind.ERROR,
-                                        requests.encode_error(code, "no", ""))
+                target = node.replica.joining.asking.target
+                node.replica.joining.dialled_frame(target, Kind.ERROR,
+                                                   requests.encode_error(code, "no", ""))
                 for _ in range(20):
                     self.nodes.step()
                 self.assertEqual(self.asks_another(node, target), code in (
@@ -287,7 +286,7 @@ class TestWhichCluster(RecoveryCase):
         self.nodes.revive(A)
         asked = []
         for _ in range(100):            # a greeting in every turn, as fast as they come
-            target = node.replica.greetings.joining.target
+            target = node.replica.joining.asking.target
             asked += [target] if [target] != asked[-1:] else []
             node.replica.greetings.refused(target, ErrorCode.WRONG_CLUSTER, "one node")
             self.nodes.step()
@@ -372,13 +371,12 @@ class TestTrouble(RecoveryCase):
         leader = self.nodes.serving().begin.address
         old = self.set_aside(address)
         node = self.nodes.nodes[address]
-        greetings = node.replica.greetings
-        hear = greetings.dialled_frame
+        hear = node.replica.joining.dialled_frame
 
         def miss_the_answer(address, kind, body):
             if kind != Kind.JOIN_REPLY:
                 hear(address, kind, body)
-        with mock.patch.object(greetings, "dialled_frame", miss_the_answer):
+        with mock.patch.object(node.replica.joining, "dialled_frame", miss_the_answer):
             self.nodes.run_until(lambda: len(
                 self.nodes.nodes[leader].replica.raft.membership.members) == 6)
             self.nodes.step()

@@ -180,7 +180,7 @@ class TestJoining(ReplicaCase):
         leader = nodes.serving().begin.address
         follower = next(n for n in nodes.alive() if not n.replica.leads)
         d = nodes.add(D, join=follower.begin.address)
-        nodes.run_until(lambda: d.replica.greetings.joining.target == leader)
+        nodes.run_until(lambda: d.replica.joining.asking.target == leader)
         nodes.kill(leader)
         nodes.run_until(lambda: nodes.settled() and self.voters(d) == 4)
 

@@ -289,7 +289,7 @@ class Peers:
                 max(config.dial_timeout_ms, _PATIENCE_DIALS * took_ms),
                 config.dial_timeout_ms_max)
             peer.good, peer.dial = peer.dial.place, None
-        if peer.ready and not was_ready or first and replica.greetings.joining is not None:
+        if peer.ready and not was_ready or first and replica.joining.asking is not None:
             peer.was_up = peer.ready
             for node_id, kind, frame in peer.early:
                 if node_id == hello.node_id:

@@ -162,7 +162,7 @@ class Connections:
             elif kind == Kind.HELLO_REPLY:
                 self._answered(link, requests.decode_hello(body))
             else:
-                node.replica.greetings.dialled_frame(link.address, kind, body)
+                node.replica.joining.dialled_frame(link.address, kind, body)
         except MalformedError as error:
             raise AssertionError(f"an undamaged frame of kind {kind}: {error}") from error
         node.turn_soon()
@@ -204,7 +204,7 @@ class Connections:
         link.ready = hello.cluster_id == replica.cluster_id and link.identity != 0
         if link.ready:
             self._was_up.add(address)
-        if link.ready or first and replica.greetings.joining is not None:
+        if link.ready or first and replica.joining.asking is not None:
             replica.peer_connected(address, hello, node.scheduler.now_ms - link.greeted_ms)
 
     def link_ended(self, link: Link) -> None:

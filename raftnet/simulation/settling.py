@@ -214,14 +214,14 @@ class Settling:
             # one, if its founder was emptied again before it sent an entry, waits for ever.
             return cluster.is_foreign(node) and (
                 not wanted or len(replica.raft.membership.members) != 1)
-        joining = replica.greetings.joining
+        asking = replica.joining.asking
         healing = replica.store.healing
         if healing is not None and wanted:
             contacts = list(healing.contacts)
-        elif joining is None:
-            contacts = replica.greetings.founders.addresses
-        elif healing is None and node.start.join == joining.contact or wanted:
-            contacts = [joining.contact]
+        elif asking is None:
+            contacts = replica.founding.founders.addresses
+        elif healing is None and node.start.join == asking.contact or wanted:
+            contacts = [asking.contact]
         else:
             return True     # a founder, and who heals, returns only to where a member was
         return not any(cluster.belongs(address) for address in contacts

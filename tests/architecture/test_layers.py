@@ -26,7 +26,7 @@ _MACHINE = {"raftnet.machine"} | _CORE | _WIRE
 _STORAGE = {"raftnet.storage"} | _CORE | _WIRE
 _NET = {"raftnet.net"} | _CORE | _WIRE
 _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "raftnet.founding",
-             "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
+             "raftnet.joining", "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
              "raftnet.replicatedtime", "raftnet.leadership", "raftnet.narration", "raftnet.actions",
              "raftnet.net.messages", "raftnet.storage.store", "raftnet.snapshots",
              "raftnet.rebuild", "raftnet.outbox", "raftnet.watches"} | _MACHINE)
@@ -44,7 +44,8 @@ FLOORS = {
     "raftnet.storage": _STORAGE,
     "raftnet.net": _NET,
     "raftnet.narration": {"raftnet.actions"} | _CORE,
-    "raftnet.founding": _CORE,
+    "raftnet.founding": {"raftnet.actions"} | _CORE | _WIRE,
+    "raftnet.joining": {"raftnet.actions", "raftnet.founding"} | _CORE | _WIRE,
     "raftnet.acquaintances": _WIRE,
     "raftnet.greetings": {"raftnet.actions", "raftnet.founding", "raftnet.acquaintances"}
                          | _CORE | _WIRE,
@@ -81,7 +82,7 @@ PURE = {
     "raftnet.wire": {"socket", "select", "selectors", "time", "random", "os", "threading",
                      "asyncio", "logging", "datetime", "secrets", "uuid"},
 }
-for _name in ("replica", "gateway", "reads", "founding", "greetings", "replicatedtime",
+for _name in ("replica", "gateway", "reads", "founding", "joining", "greetings", "replicatedtime",
               "narration", "snapshots", "rebuild", "outbox", "watches", "changering"):
     PURE[f"raftnet.{_name}"] = {"socket", "select", "selectors", "time", "random", "threading",
                                 "asyncio", "datetime", "secrets", "uuid"}

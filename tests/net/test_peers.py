@@ -21,10 +21,10 @@ CLUSTER = b"c" * 16
 class FakeReplica:
     """What Peers asks of a Replica."""
 
-    joining = None
+    asking = None
 
     def __init__(self):
-        self.greetings = self
+        self.greetings = self.joining = self
         self.cluster_id = CLUSTER
         self.connected, self.refusals = [], []
         self.refusal = None

@@ -9,9 +9,8 @@ from zlib import crc32
 
 from raftnet.acquaintances import Acquaintances
 from raftnet.errors import StorageError
-from raftnet.founding import founders_checksum
+from raftnet.founding import Founding, founders_checksum
 from raftnet.gateway import Gateway, Waiter
-from raftnet.greetings import Greetings
 from raftnet.machine import machine as machines
 from raftnet.machine.executor import Executor
 from raftnet.machine.machine import Machine
@@ -99,12 +98,12 @@ def _old_identity(real):
     return open_store
 
 
-def _founders_for_ever(greetings):
-    if greetings.founders is not None:
-        return greetings.founders.checksum
-    if greetings._replica.raft is None:
+def _founders_for_ever(founding):
+    if founding.founders is not None:
+        return founding.founders.checksum
+    if founding._replica.raft is None:
         return 0
-    membership = greetings._replica.raft.membership
+    membership = founding._replica.raft.membership
     return founders_checksum([m.address for m in membership.members], membership.quorum_rule)
 
 
@@ -268,7 +267,7 @@ VARIANTS = [
     Variant("wiped node under its old id", "an emptied node comes back with its id, unnoticed",
             lambda: [patch.object(Store, "open", _old_identity(Store.open)),
                      patch.object(Acquaintances, "why_old_copy", lambda *_: ""),
-                     patch.object(Greetings, "_founders_checksum", _founders_for_ever)],
+                     patch.object(Founding, "checksum", _founders_for_ever)],
             profile=({}, 600, ("wipe", "isolate", "halves", "pause", "crash"))),
     Variant("serving before all founders", "clients are served before all founders hold entry 1",
             lambda: [wrapped(Replica, "why_not_serving", _serve_unfounded)],
