@@ -1,8 +1,12 @@
-"""What Raft messages mean, told to the action log: one line a kind and turn, not one a message."""
+"""What a node's Raft does, told to the action log.
+
+Messages are told in one line a kind and turn, not one each; role, members and times where they are
+others than before.
+"""
 
 from raftnet.actions import DEBUG
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote, PreVoteReply,
+    Append, AppendReply, Heartbeat, HeartbeatReply, Message, Outgoing, PreVote, PreVoteReply, Role,
     TimeoutNow, Vote, VoteReply)
 
 
@@ -20,6 +24,29 @@ def narrate_times(replica, told: tuple[int, int]) -> tuple[int, int]:
         replica.actions.say("times", "a heartbeat every %d ms, an election timeout of %d to %d ms: "
                             "%s", times[0], times[1], 2 * times[1], replica.reads.timing_text())
     return times
+
+
+def narrate_role(replica) -> None:
+    """The role that this node has now."""
+    raft = replica.raft
+    if raft.role is Role.LEADER:
+        text = "elected leader"
+    elif raft.role is Role.CANDIDATE:
+        text = ("asking whether an election would be won (pre-vote)" if raft.pre_voting
+                else "standing for election")
+    else:
+        text = f"following {replica.leader_address or 'nobody yet'}"
+    # Each role is a kind of its own: an election's many steps must not hide its outcome.
+    replica.actions.say(f"role {raft.role.value}", "%s", text)
+
+
+def narrate_membership(replica) -> None:
+    """The newest membership in the log."""
+    membership = replica.raft.membership
+    words = [f"{m.address}{'' if m.voter else ' (learner)'}" for m in membership.members]
+    replica.actions.say("membership", "members at index %d: %s; quorum %d%s",
+                        replica.raft.log.membership_index, ", ".join(words), membership.quorum,
+                        "" if membership.founded else "; not founded yet")
 
 
 def narrate_received(replica, sender: int, message: Message) -> None:

@@ -9,7 +9,8 @@ Phases: FOUNDING (founding.py) and JOINING (joining.py) until the directory has 
 RUNNING; whom it welcomes and dials is in greetings.py.
 Replica writes the replicated time into each batch; the rules of that are in replicatedtime.py.
 What only a leader does is in leadership.py, what concerns snapshots in snapshots.py, what is sent,
-and what of it waits for the disk, in outbox.py.
+and what of it waits for the disk, in outbox.py, what is committed and reaches the machine, in
+applying.py.
 What answers a client is in gateway.py (requests), reads.py (reads, log, status), watches.py (what
 it is told from then on) and admission.py (who belongs to the cluster).
 """
@@ -20,6 +21,7 @@ from enum import Enum
 
 from raftnet.actions import ActionLog
 from raftnet.admission import Admission
+from raftnet.applying import Applying
 from raftnet.config import Config
 from raftnet.errors import ErrorCode
 from raftnet.founding import NO_CLUSTER, Founding
@@ -28,14 +30,15 @@ from raftnet.greetings import Greetings
 from raftnet.joining import JOIN_RETRY_MS, Joining
 from raftnet.leadership import Leadership
 from raftnet.machine.machine import Machine
-from raftnet.narration import narrate_received, narrate_times
+from raftnet.narration import (
+    narrate_membership, narrate_received, narrate_role, narrate_times)
 from raftnet.net.messages import decode_message
 from raftnet.outbox import Outbox
 from raftnet.raft.core import Raft
-from raftnet.raft.entry import Entry, EntryKind
+from raftnet.raft.entry import EntryKind
 from raftnet.raft.log import RaftLog
-from raftnet.raft.membership import Membership, QuorumRule, decode_membership
-from raftnet.raft.types import Message, Ready, Role, SnapshotMeta
+from raftnet.raft.membership import Membership, QuorumRule
+from raftnet.raft.types import Message, Ready, Role
 from raftnet.reads import Reads
 from raftnet.rebuild import SnapshotOrder, load_machine
 from raftnet.replicatedtime import ReplicatedTime
@@ -47,7 +50,6 @@ from raftnet.wire.frames import PEER_KINDS_FROM, Kind
 from raftnet.wire.requests import Hello
 
 _PROMISES = (Kind.APPEND_REPLY, Kind.VOTE_REPLY)    # these wait until their term is on the disk
-_KIND_NAMES = {int(kind): kind.name.lower() for kind in EntryKind}
 
 
 class Phase(Enum):
@@ -101,7 +103,6 @@ class Replica:
         self.now_ms = 0
         self.disk_full = False
         self.raft: Raft | None = None
-        self._from_file: tuple[int, int] | None = None  # (first, last) that are to be applied next
         self.greetings = Greetings(self)
         self.founding = Founding(self)
         self.joining = Joining(self)
@@ -118,7 +119,7 @@ class Replica:
         self.gateway.on_close = self.watches.leadership_lost
         self.reads = Reads(self)
         self.admission = Admission(self)
-        self._founded = False           # a membership that says so is committed
+        self.applying = Applying(self)
         self.leadership = Leadership(self)
         self.snapshots = Snapshots(self)
         self._seen: tuple = ()          # role, term and leader as last told
@@ -137,7 +138,7 @@ class Replica:
         """The directory has an identity, and this log: begin as a follower."""
         self.raft = Raft(self.node_id, self.config.raft, self.store.hard_state, log, self.randint)
         if log.snapshot is not None:
-            self._founded = log.snapshot.membership.founded
+            self.applying.founded = log.snapshot.membership.founded
         self.snapshots.begin()
         self.time = ReplicatedTime(log, self.machine.time_ms)
         self.time.follow(self.now_ms, self.machine.time_ms)
@@ -291,7 +292,7 @@ class Replica:
                     f"the leader is {leader}" if leader else "no leader is known at the moment")
         if not raft.leads_ready or self.machine.applied_index < raft.term_start_index:
             return ErrorCode.NOT_READY, "the leader is new: an entry of its term is not committed"
-        if not self._founded:
+        if not self.applying.founded:
             return ErrorCode.NOT_READY, "not all founders have acknowledged the founding"
         return None
 
@@ -349,11 +350,9 @@ class Replica:
         self.reads.refuse_all()
         self.raft = self.time = None
         self._seen = ()
-        self._founded = False
+        self.applying.founded = False
         self.greetings.known.forget()
-        self.machine, self._from_file = Machine(self.config.machine, self.config.wire), None
-        self.gateway.begin_anew(self.machine)
-        self.watches.begin_anew(self.machine)
+        self.applying.begin_anew(Machine(self.config.machine, self.config.wire))
         self.snapshots.close()
         self.snapshots = Snapshots(self)
         self.peers_changed = True
@@ -384,8 +383,7 @@ class Replica:
             self.leadership.raise_state_version()
             self.time.follow(self.now_ms, self.machine.time_ms)
             self.leadership.propose()
-            # Once a turn, so that it stays short.
-            apply = self._from_file is None or self._apply_from_file()
+            apply = self.applying.go_on()   # once a turn, so that it stays short
             while (ready := self.raft.ready(apply)) is not None:
                 self._take(ready, turn)
                 self._tell_state()
@@ -408,66 +406,20 @@ class Replica:
         if job is not None:
             turn.jobs.append(job)
             if ready.install is not None:
-                self._installed(ready.install)
+                self.applying.installed(ready.install)
             if ready.entries:
                 self.actions.say("append", "append entries %d to %d (term %d)",
                                  ready.entries[0].index, ready.entries[-1].index,
                                  ready.entries[-1].term)
                 if any(entry.kind == EntryKind.MEMBERSHIP for entry in ready.entries):
-                    self._membership_appended()
-        if ready.committed_from_file is not None:
-            self._from_file = ready.committed_from_file
-            self._apply_from_file()
-        for entry in ready.committed:
-            self._apply(entry)
+                    self.membership_appended()
+        self.applying.take(ready)
         if ready.received is not None:
             self.snapshots.received(ready.received)
         if ready.doubted is not None:
             self.snapshots.doubted(ready.doubted)
         for token, index in ready.reads:
             self.reads.confirmed(token, index)
-
-    def _apply(self, entry: Entry) -> None:
-        replies = self._execute(entry)
-        self.actions.say("apply", "commit and apply entry %d (%s, %d bytes), %d replies",
-                         entry.index, _KIND_NAMES[entry.kind], len(entry.data), replies)
-
-    def _execute(self, entry: Entry) -> int:
-        """Apply it and answer who waits for it; how many replies that gave."""
-        applied = self.machine.apply(entry)
-        replies = self.gateway.applied(entry.index, entry.term, applied)
-        if applied.changes:
-            self.watches.changed(entry.index, applied.changes)
-        if entry.kind == EntryKind.MEMBERSHIP:
-            self._founded = self._founded or decode_membership(entry.payload).founded
-            self.admission.membership_committed(entry.index)
-            self.peers_changed = True
-        return replies
-
-    def _apply_from_file(self) -> bool:
-        """Old entries, after a start: they are not all kept in memory. Whether these are done."""
-        first, last = self._from_file
-        entries = self.store.read_entries(first, self.config.raft.append_bytes_max, last)
-        assert entries, "what is durable and above the base is in the file"
-        # Of a million of them a line each, though only counted, would cost more than half as much
-        # as applying them.
-        self.actions.say("apply", "apply entries %d to %d out of the log file", first,
-                         entries[-1].index)
-        for entry in entries:
-            self._execute(entry)
-        self._from_file = (entries[-1].index + 1, last) if entries[-1].index < last else None
-        return self._from_file is None
-
-    def _installed(self, meta: SnapshotMeta) -> None:
-        """The log begins at a snapshot that came from the leader: so does the state."""
-        self.machine, self._from_file = self.snapshots.installed(meta), None
-        self.gateway.begin_anew(self.machine)
-        self.watches.begin_anew(self.machine)
-        self._founded = self._founded or meta.membership.founded
-        self.actions.say("install", "the state is that of the snapshot up to entry %d now",
-                         meta.index)
-        self._membership_appended()
-        self.admission.membership_committed(meta.membership_index)
 
     def check_state_version(self, membership: Membership) -> None:
         """This process must end where it does not know the replicated state's version."""
@@ -477,14 +429,11 @@ class Replica:
                                 f"knows {self.state_version_max}: start a newer raftnet on this "
                                 "directory")
 
-    def _membership_appended(self) -> None:
+    def membership_appended(self) -> None:
+        """The newest membership in the log, committed or not, is another one."""
         self.peers_changed = True
         self.check_state_version(self.raft.membership)
-        membership = self.raft.membership
-        words = [f"{m.address}{'' if m.voter else ' (learner)'}" for m in membership.members]
-        self.actions.say("membership", "members at index %d: %s; quorum %d%s",
-                         self.raft.log.membership_index, ", ".join(words), membership.quorum,
-                         "" if membership.founded else "; not founded yet")
+        narrate_membership(self)
 
     # --- role and term
 
@@ -503,13 +452,5 @@ class Replica:
             leadership.end()
         if raft.role is Role.LEADER and not leadership.term:
             leadership.begin(raft.current_term)
-        if raft.role is Role.LEADER:
-            text = "elected leader"
-        elif raft.role is Role.CANDIDATE:
-            text = ("asking whether an election would be won (pre-vote)" if raft.pre_voting
-                    else "standing for election")
-        else:
-            text = f"following {self.leader_address or 'nobody yet'}"
         self.admission.leader_changed()
-        # Each role is a kind of its own: an election's many steps must not hide its outcome.
-        self.actions.say(f"role {raft.role.value}", "%s", text)
+        narrate_role(self)

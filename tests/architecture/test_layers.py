@@ -27,9 +27,10 @@ _STORAGE = {"raftnet.storage"} | _CORE | _WIRE
 _NET = {"raftnet.net"} | _CORE | _WIRE
 _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "raftnet.founding",
              "raftnet.joining", "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
-             "raftnet.replicatedtime", "raftnet.leadership", "raftnet.narration", "raftnet.actions",
-             "raftnet.net.messages", "raftnet.storage.store", "raftnet.snapshots",
-             "raftnet.rebuild", "raftnet.outbox", "raftnet.watches"} | _MACHINE)
+             "raftnet.applying", "raftnet.replicatedtime", "raftnet.leadership",
+             "raftnet.narration", "raftnet.actions", "raftnet.net.messages",
+             "raftnet.storage.store", "raftnet.snapshots", "raftnet.rebuild", "raftnet.outbox",
+             "raftnet.watches"} | _MACHINE)
 _SERVER = ({"raftnet.server", "raftnet.storage", "raftnet.snapshotprocess", "raftnet.makesnapshot"}
            | _REPLICA | _NET)
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
@@ -55,6 +56,7 @@ FLOORS = {
     "raftnet.watches": {"raftnet.changering", "raftnet.gateway"} | _MACHINE,
     "raftnet.reads": {"raftnet"} | _CORE | _WIRE,
     "raftnet.admission": _CORE | _WIRE,
+    "raftnet.applying": _MACHINE,
     "raftnet.leadership": _WIRE,
     "raftnet.rebuild": _MACHINE | _STORAGE,
     "raftnet.makesnapshot": {"raftnet.rebuild"} | _MACHINE | _STORAGE,
@@ -82,8 +84,9 @@ PURE = {
     "raftnet.wire": {"socket", "select", "selectors", "time", "random", "os", "threading",
                      "asyncio", "logging", "datetime", "secrets", "uuid"},
 }
-for _name in ("replica", "gateway", "reads", "founding", "joining", "greetings", "replicatedtime",
-              "narration", "snapshots", "rebuild", "outbox", "watches", "changering"):
+for _name in ("replica", "gateway", "reads", "founding", "joining", "greetings", "applying",
+              "replicatedtime", "narration", "snapshots", "rebuild", "outbox", "watches",
+              "changering"):
     PURE[f"raftnet.{_name}"] = {"socket", "select", "selectors", "time", "random", "threading",
                                 "asyncio", "datetime", "secrets", "uuid"}
 

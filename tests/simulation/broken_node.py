@@ -8,6 +8,7 @@ from unittest.mock import patch
 from zlib import crc32
 
 from raftnet.acquaintances import Acquaintances
+from raftnet.applying import Applying
 from raftnet.errors import StorageError
 from raftnet.founding import Founding, founders_checksum
 from raftnet.gateway import Gateway, Waiter
@@ -126,9 +127,10 @@ def _apply_twice(real):
 
 
 def _note_clock(real):
-    def _execute(replica, entry):
+    def _execute(applying, entry):
+        replica = applying._replica
         replica.machine.local_ms = replica.now_ms
-        return real(replica, entry)
+        return real(applying, entry)
     return _execute
 
 
@@ -238,9 +240,9 @@ def _any_entry(real):
 
 def _serve_unfounded(real):
     def why_not_serving(replica):
-        founded, replica._founded = replica._founded, True
+        founded, replica.applying.founded = replica.applying.founded, True
         refusal = real(replica)
-        replica._founded = founded
+        replica.applying.founded = founded
         return refusal
     return why_not_serving
 
@@ -277,7 +279,7 @@ VARIANTS = [
             lambda: [wrapped(Replica, "run", _note_replayed),
                      wrapped(Machine, "_apply_batch", _apply_twice)], profile=_CRASHES),
     Variant("expiry by the local clock", "waits and sessions end by the node's own clock",
-            lambda: [wrapped(Replica, "_execute", _note_clock),
+            lambda: [wrapped(Applying, "_execute", _note_clock),
                      wrapped(Machine, "_expire", _expire_locally)]),
     Variant("time of another clock", "a leader stamps batches with its own clock since its start",
             lambda: [patch.object(ReplicatedTime, "at", lambda time, now_ms: now_ms)]),

@@ -280,7 +280,7 @@ def _release_all(raft):
 def _ask_early(real):
     def _ask(reads, local, question):
         replica = reads._replica
-        if local or not (replica.leads and replica._founded):
+        if local or not (replica.leads and replica.applying.founded):
             real(reads, local, question)
             return
         reads._token += 1
