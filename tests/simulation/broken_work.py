@@ -17,6 +17,8 @@ from raftnet.machine.message import Message
 from raftnet.machine.queue import Queue
 from raftnet.machine.queueoperations import QueueOperations
 from raftnet.machine.sections import SectionNumber
+from raftnet.watches import Watches
+from raftnet.wire.watches import WatchWhat
 from tests.simulation.breaking import Variant, wrapped
 
 _QUICK = {"delay_ms": 2, "jitter_ms": 2}
@@ -24,6 +26,10 @@ _CALM = (_QUICK, 3_000, ("crash", "pause"))
 _CHANGES = (_QUICK, 700, ("crash", "pause", "isolate", "transfer"))
 _AWAY = (_QUICK, 1_500, ("left behind", "left behind", "left behind", "crash"))
 _SMALL = {"log_bytes_min": 2_500, "log_per_snapshot": 0, "tail_bytes": 0, "retry_ms": 1_000}
+# Followers are sent a snapshot while their processes, and so their watches, live on.
+_APART = (_QUICK, 1_000, ("isolate", "isolate", "slow link"))
+_SMALLER = {"log_bytes_min": 400, "log_per_snapshot": 0, "tail_bytes": 0, "retry_ms": 100,
+            "held_log_bytes_max": 400, "slice_bytes": 10_000, "slice_messages": 10_000}
 _RUN_MS = 6_000
 _SPREAD = {"expiries_per_entry_max": 1}     # much is due and not yet carried out
 _NEVER_MS = 1 << 64
@@ -211,6 +217,12 @@ def _one_less(real):
     return number_after
 
 
+def _goes_on(watches, machine):
+    watches._machine = machine
+    if watches._topics[WatchWhat.QUEUE]:
+        machine.executor.queue_watch = set(watches._topics[WatchWhat.QUEUE])
+
+
 def _work(name: str, broken: str, patches, profile=_CALM, limits=None) -> Variant:
     return Variant(name, broken, patches, run_ms=_RUN_MS, profile=profile, limits=limits or {},
                    workers=3)
@@ -278,4 +290,6 @@ VARIANTS = [
           lambda: [wrapped(ChangeRing, "number_after", _once_more)], _CHANGES),
     _work("watch event left out", "a watch that goes on elsewhere leaves out a change",
           lambda: [wrapped(ChangeRing, "number_after", _one_less)], _CHANGES),
+    _work("watch goes on across a snapshot", "what a snapshot brought is never told",
+          lambda: [patch.object(Watches, "begin_anew", _goes_on)], _APART, _SMALLER),
 ]
