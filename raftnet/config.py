@@ -84,6 +84,7 @@ class GatewayConfig:
     eager_bytes: int = 256 * KIB            # proposed even while the disk is busy
     waiting_bytes_max: int = 64 * MIB       # requests not yet proposed; then BUSY
     deadline_grain_ms: int = 50             # replicated deadlines are coalesced to this
+    apply_slice_ms: int = 20                # of committed entries in a turn; one is always applied
     orphan_wait_ms: int = 5_000             # a new leader cancels a wait nobody came back for
     log_reply_bytes_max: int = 1 * MIB      # entries in one LOG reply
     reads_waiting_max: int = 10_000         # questions without an answer yet; then BUSY

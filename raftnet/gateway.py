@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from raftnet.config import GatewayConfig, WireConfig
 from raftnet.errors import ErrorCode, MalformedError
 from raftnet.machine.machine import Applied, Machine
+from raftnet.weights import weight
 from raftnet.wire import commands
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import (
@@ -50,8 +51,9 @@ class Gateway:
         self._config = config
         self._wire = wire
         self._machine = machine
-        self._bodies: deque[tuple[bytes, Waiter]] = deque()     # admitted, not proposed
-        self.waiting_bytes = 0
+        # Admitted and not proposed: body, who waits, weight.
+        self._bodies: deque[tuple[bytes, Waiter, int]] = deque()
+        self.waiting_bytes = self._waiting_weight = 0
         self._proposed: dict[int, tuple[int, list[Waiter]]] = {}    # index -> (term, waiters)
         self._sessions: dict[bytes, _InFlight] = {}
         self._waits: dict[tuple[bytes, int], Waiter] = {}       # dequeues that wait, replicated
@@ -125,8 +127,13 @@ class Gateway:
         waiter = Waiter(client, request_id, session, first)
         if session != NO_SESSION and not self._admit(waiter, acknowledged, count):
             return
-        self._bodies.append((body, waiter))
+        self._append(body, waiter)
+
+    def _append(self, body: bytes, waiter: Waiter) -> None:
+        weighs = weight(body, self._machine.ready)
+        self._bodies.append((body, waiter, weighs))
         self.waiting_bytes += len(body)
+        self._waiting_weight += weighs
 
     def _admit(self, waiter: Waiter, acknowledged: int, count: int) -> bool:
         """Whether the request is its session's next; else it is answered or attached here."""
@@ -172,8 +179,7 @@ class Gateway:
 
     def _internal(self, command: bytes) -> None:
         body = encode_request(INTERNAL_SESSION, 1, 0, [command])
-        self._bodies.append((body, Waiter(None, 0, INTERNAL_SESSION, 1)))
-        self.waiting_bytes += len(body)
+        self._append(body, Waiter(None, 0, INTERNAL_SESSION, 1))
 
     def _cancel(self, session: bytes, sequence: int) -> None:
         self._internal(commands.encode_cancel(session, sequence))
@@ -208,18 +214,20 @@ class Gateway:
     def take_batch(self) -> tuple[list[bytes], list[Waiter]]:
         """The next requests, in order of arrival, up to a batch's bounds."""
         queue, config = self._bodies, self._config
-        if (self.waiting_bytes <= config.batch_bytes_max
+        if (self._waiting_weight <= config.batch_bytes_max
                 and len(queue) <= config.batch_frames_max):
             taken = list(queue)
             queue.clear()
-            self.waiting_bytes = 0
+            self.waiting_bytes = self._waiting_weight = 0
         else:
-            taken, size = [], 0
-            while queue and size < config.batch_bytes_max and len(taken) < config.batch_frames_max:
+            taken, weighs = [], 0
+            while (queue and weighs < config.batch_bytes_max
+                   and len(taken) < config.batch_frames_max):
                 taken.append(queue.popleft())
-                size += len(taken[-1][0])
-            self.waiting_bytes -= size
-        return [body for body, _ in taken], [waiter for _, waiter in taken]
+                weighs += taken[-1][2]
+            self._waiting_weight -= weighs
+            self.waiting_bytes -= sum([len(body) for body, _, _ in taken])
+        return [body for body, _, _ in taken], [waiter for _, waiter, _ in taken]
 
     def proposed(self, index: int, term: int, waiters: list[Waiter]) -> None:
         """The batch taken last stands in the log at `index`."""
@@ -272,14 +280,14 @@ class Gateway:
     def close(self, leader: str) -> None:
         """This node leads no more: what was not proposed was surely not executed; of the rest the
         outcome is unknown. Every waiter is told now."""
-        waiters = [waiter for _, waiter in self._bodies]
+        waiters = [waiter for _, waiter, _ in self._bodies]
         self._fail(waiters, ErrorCode.NOT_LEADER, "this node leads no more", leader)
         for _, proposed in self._proposed.values():
             self._fail(proposed, ErrorCode.LEADERSHIP_LOST, "this node leads no more", leader)
         self._fail(list(self._waits.values()), ErrorCode.LEADERSHIP_LOST,
                    "this node leads no more; the wait goes on at the leader", leader)
         self._bodies.clear()
-        self.waiting_bytes = 0
+        self.waiting_bytes = self._waiting_weight = 0
         self._proposed.clear()
         self._sessions.clear()
         self._waits.clear()

@@ -59,6 +59,7 @@ class Server:
         self._connections_max = min(config.net.connections_max, _descriptors() - _OWN_DESCRIPTORS)
         self.replica = Replica(config, store, start, random.SystemRandom().randint, actions)
         self.replica.watches.backlog = lambda connection: connection.out_bytes
+        self.replica.applying.clock = time.monotonic
         self._loop.before_callbacks = lambda: self.replica.elapse(self.now_ms())
         actions.state = self.replica.state_words
         self._peers = Peers(self, self._loop, config.net, self._dirty, self._dialled_frames)

@@ -7,7 +7,7 @@ from raftnet.errors import ErrorCode
 from raftnet.gateway import ERROR_TEXT_MAX, Gateway
 from raftnet.machine.machine import Machine
 from raftnet.raft.entry import EntryKind, encode_entry
-from raftnet.wire import commands, requests
+from raftnet.wire import commands, queuecommands, requests
 from raftnet.wire.commands import Status
 from raftnet.wire.frames import Kind
 
@@ -186,6 +186,18 @@ class TestBatches(GatewayCase):
         while self.gateway.wants_batch(True):
             sizes.append(len(self.gateway.take_batch()[0]))
         self.assertEqual(sizes, [3, 2])     # it stops growing once the bound is reached
+
+    def test_so_is_the_work_that_a_batch_asks_for(self):
+        """What leases ten thousand messages in a few bytes does not share its entry with others."""
+        self.send(1, command=commands.encode_enqueue(b"q", [b"m"] * 10_000))
+        self.commit()
+        for first, queue in enumerate((b"empty", b"empty", b"q", b"q", b"q"), 2):
+            self.send(first, command=queuecommands.encode_lease(queue, 1000, 10_000))
+        sizes = []
+        while self.gateway.wants_batch(True):
+            sizes.append(len(self.gateway.take_batch()[0]))
+        self.assertEqual(sizes, [3, 1, 1])
+        self.assertEqual((self.gateway.waiting_bytes, self.gateway._waiting_weight), (0, 0))
 
     def test_waits_for_a_busy_disk_unless_there_is_much(self):
         self.send(1)

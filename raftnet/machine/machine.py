@@ -129,6 +129,11 @@ class Machine:
         return [(wait.session, wait.first_sequence, wait.deadline_ms)
                 for wait in self.executor.waits.pending.values()]
 
+    def ready(self, name: bytes) -> int:
+        """Messages of that queue that could be taken now."""
+        queue = self.executor.queues.by_name.get(name)
+        return 0 if queue is None else queue.ready()
+
     def next_deadline_ms(self) -> int | None:
         """Replicated time at which something is due next: the end of a wait, lease, delay, time to
         live, deduplication id, key or session; None: never. It lies in the past while more was due

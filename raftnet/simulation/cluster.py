@@ -22,7 +22,7 @@ from raftnet.simulation.disk import SimulatedDisk
 from raftnet.simulation.events import Scheduler
 from raftnet.simulation.faults import Faults
 from raftnet.simulation.invariants import InvariantError, Invariants
-from raftnet.simulation.limits import draw_config, draw_work_limits
+from raftnet.simulation.limits import draw_config, draw_slices, draw_work_limits
 from raftnet.simulation.network import NetworkProfile, SimulatedNetwork
 from raftnet.simulation.node import SimulatedNode
 from raftnet.simulation.operators import SimulatedOperator
@@ -78,6 +78,7 @@ class SimulatedCluster:
         self.scheduler = Scheduler(seed)
         self.chosen = random.Random(f"snapshots {seed}")    # other draws stay as they are
         self.config = draw_config(seed)
+        draw_slices(self.config, seed)
         workers = self._draw_workers() if workers is None else workers
         if workers:
             draw_work_limits(self.config, seed)

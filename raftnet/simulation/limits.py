@@ -12,6 +12,8 @@ from raftnet.config import KIB, MIB, Config
 
 _DEFAULT_PERCENT = 10       # of the seeds: all as on real nodes
 _LARGE_PERCENT = 25         # of the others: one limit or another
+_SLICED_PERCENT = 12        # of the seeds: applying takes time
+UNCUT_MS = 1 << 30          # of a turn: whatever is committed
 
 
 def draw_work_limits(config: Config, seed: int) -> None:
@@ -24,6 +26,13 @@ def draw_work_limits(config: Config, seed: int) -> None:
     gateway.watch_ring_changes_max = chosen.choice((2, 10, 50_000))
     gateway.watch_backlog_bytes_max = chosen.choice((200, MIB))
     gateway.watch_progress_entries = chosen.choice((5, 500))
+
+
+def draw_slices(config: Config, seed: int) -> None:
+    """How many entries, each of which takes a millisecond, a node applies in a turn."""
+    chosen = random.Random(f"slices {seed}")
+    cut = chosen.randrange(100) < _SLICED_PERCENT
+    config.gateway.apply_slice_ms = chosen.randint(0, 4) if cut else UNCUT_MS
 
 
 def draw_config(seed: int) -> Config:

@@ -6,6 +6,7 @@ does in diskwork.py.
 """
 
 from collections import deque
+from itertools import count
 
 from raftnet.config import Config
 from raftnet.errors import DiskFullError, ErrorCode, StorageError
@@ -21,6 +22,7 @@ from raftnet.wire.frames import Kind, encode_frame
 
 _OPENING_FAILS_PERCENT = 4      # of the starts: the disk fails, or the power, in the midst of it
 _OPENING_OPERATIONS_MAX = 40
+_CUT_MS = 5                     # between two slices of what is applied
 
 
 class SilentActions:
@@ -125,6 +127,8 @@ class SimulatedNode:
         self.replica = Replica(self.config, store, self.start, self.scheduler.randint,
                                SilentActions())
         self.replica.watches.backlog = lambda client: client.backlog
+        applied = count()
+        self.replica.applying.clock = lambda: next(applied) / 1000
         self.connections.dial_all()
         self.pump()
 
@@ -273,6 +277,8 @@ class SimulatedNode:
 
     def _set_timer(self) -> None:
         wait = max(0, self.replica.next_deadline_ms() - self._clock_ms())
+        if self.replica.applying.is_cut:
+            wait = max(wait, _CUT_MS)   # the turn that was cut short took time
         deadline = self.scheduler.now_ms - (-wait * 1000 // self.clock_permille)
         if self._timer_ms is None or deadline < self._timer_ms:
             self._timer_ms = deadline

@@ -30,7 +30,7 @@ _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "
              "raftnet.applying", "raftnet.replicatedtime", "raftnet.leadership",
              "raftnet.narration", "raftnet.actions", "raftnet.net.messages",
              "raftnet.storage.store", "raftnet.snapshots", "raftnet.rebuild", "raftnet.outbox",
-             "raftnet.watches"} | _MACHINE)
+             "raftnet.watches", "raftnet.weights"} | _MACHINE)
 _SERVER = ({"raftnet.server", "raftnet.storage", "raftnet.snapshotprocess", "raftnet.makesnapshot"}
            | _REPLICA | _NET)
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
@@ -51,7 +51,8 @@ FLOORS = {
     "raftnet.greetings": {"raftnet.actions", "raftnet.founding", "raftnet.acquaintances"}
                          | _CORE | _WIRE,
     "raftnet.replicatedtime": _CORE,
-    "raftnet.gateway": _MACHINE,
+    "raftnet.weights": _WIRE,
+    "raftnet.gateway": {"raftnet.weights"} | _MACHINE,
     "raftnet.changering": set(),
     "raftnet.watches": {"raftnet.changering", "raftnet.gateway"} | _MACHINE,
     "raftnet.reads": {"raftnet"} | _CORE | _WIRE,
@@ -86,7 +87,7 @@ PURE = {
 }
 for _name in ("replica", "gateway", "reads", "founding", "joining", "greetings", "applying",
               "replicatedtime", "narration", "snapshots", "rebuild", "outbox", "watches",
-              "changering"):
+              "changering", "weights"):
     PURE[f"raftnet.{_name}"] = {"socket", "select", "selectors", "time", "random", "threading",
                                 "asyncio", "datetime", "secrets", "uuid"}
 

@@ -161,8 +161,7 @@ def _admit_again(real):
         if (session != NO_SESSION and last is not None and first <= last
                 and session not in gateway._sessions
                 and not gateway._machine.is_waiting(session, first)):
-            gateway._bodies.append((body, Waiter(client, request_id, NO_SESSION, first)))
-            gateway.waiting_bytes += len(body)
+            gateway._append(body, Waiter(client, request_id, NO_SESSION, first))
         else:
             real(gateway, client, request_id, body)
     return _take
