@@ -2,9 +2,10 @@
 
 Rules (design: Founding and identity): a directory counts its starts (boots), and a process has a
 random number, so an old copy of a directory shows: it comes with a boot that is not above what was
-seen of its node id, as another process; or, to who had an acknowledgement or a vote of it in a
-term, it begins below that. Nothing of this is on disk: what nobody alive remembers cannot be
-noticed (protocol.md, Guarantees).
+seen of its node id, as another process; or it begins in an earlier term than a process that was
+seen, without more entries; or, to who had an acknowledgement or a vote of it in a term, it begins
+below that. Nothing of this is on disk: what nobody alive remembers cannot be noticed (protocol.md,
+Guarantees).
 """
 
 from dataclasses import dataclass
@@ -96,6 +97,10 @@ class Acquaintances:
         if known is not None and hello.start_term < known.promised_term:
             return (f"this node answered in term {known.promised_term}, and its directory knows of "
                     f"term {hello.start_term} at most")
+        if known is not None and hello.start_term < known.start[0] and (
+                _start(hello)[1:] <= known.start[1:]):
+            return (f"a process of that directory began with term {known.start[0]} and was seen "
+                    f"here, and this one began with term {hello.start_term} and no more entries")
         progress = raft.progress.get(hello.node_id)
         counted = progress.match_index if progress is not None else 0
         term = raft.current_term

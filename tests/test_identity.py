@@ -349,6 +349,24 @@ class TestOldCopies(IdentityCase):
                 why = leader.greetings.known.why_old_copy(hello, leader.raft)
                 self.assertEqual(bool(why), is_old, why)
 
+    def test_a_directory_knows_the_terms_that_it_knew(self):
+        """Nobody had a promise of it since all were started again, and its boots look new."""
+        other = self.nodes.nodes[self.follower()].replica
+        (here,) = [n.replica for n in self.nodes.alive()
+                   if n.replica not in (other, self.nodes.serving().replica)]
+        hello = other.greetings.hello()
+        hello.start_term, hello.start_log_term, hello.start_index = 9, 5, 20
+        here.greetings.known.forget()
+        here.greetings.known.meet(hello, hello.address, 0, True)
+        hello.process, hello.boot = hello.process ^ 1, hello.boot + 5
+        for start, is_old in (((9, 5, 20), False), ((10, 5, 19), False), ((9, 5, 19), False),
+                              ((8, 5, 20), True), ((8, 4, 30), True), ((8, 5, 21), False),
+                              ((8, 6, 2), False)):
+            with self.subTest(start=start):
+                hello.start_term, hello.start_log_term, hello.start_index = start
+                why = here.greetings.known.why_old_copy(hello, here.raft)
+                self.assertEqual(bool(why), is_old, why)
+
     def test_a_process_that_greets_again_is_no_copy(self):
         for _ in range(3):
             for address in (A, B, C):
