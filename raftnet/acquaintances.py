@@ -14,6 +14,19 @@ from raftnet.wire.requests import Hello
 
 _KNOWN_MAX = 1_000      # beside the members, which always have a place
 
+Start = tuple[int, int, int]    # a directory's term, and term and index of its last entry
+
+
+def start_of(hello: Hello) -> Start:
+    """What the process that greets so found in its directory."""
+    return hello.start_term, hello.start_log_term, hello.start_index
+
+
+def begins_earlier(one: Start, other: Start) -> bool:
+    """Whether the one is an older state of a directory than the other: its term never goes back. An
+    old copy that runs may hear of terms, but the entries that it lacks it does not get."""
+    return one[0] < other[0] and one[1:] <= other[1:]
+
 
 @dataclass(slots=True)
 class Acquaintance:
@@ -24,7 +37,7 @@ class Acquaintance:
     process: int
     state_version: int
     heard_ms: int       # this node's clock, when its last frame came
-    start: tuple[int, int, int]     # its term and its log's end when it was started
+    start: Start        # when it was started
     spoke: bool = False         # a Raft message of that process came: perhaps a promise
     promised_term: int = 0      # the highest in which that node answered an append or a vote here
 
@@ -41,7 +54,7 @@ class Acquaintances:
         if is_member or known is not None or len(self._by_id) < _KNOWN_MAX:
             self._by_id[hello.node_id] = Acquaintance(
                 address, hello.boot, hello.process, hello.state_version, now_ms,
-                _start(hello),
+                start_of(hello),
                 known is not None and known.process == hello.process and known.spoke,
                 known.promised_term if known is not None else 0)
 
@@ -90,15 +103,14 @@ class Acquaintances:
         # An old copy that others refused, and that said nothing here, is no witness against the
         # directory that holds more.
         if known is not None and hello.boot <= known.boot and (
-                known.spoke or _start(hello) <= known.start):
+                known.spoke or start_of(hello) <= known.start):
             return (f"a process with start {known.boot} of that directory was seen here, and this "
                     f"one comes with start {hello.boot}")
         # Boots tell nothing where the copy was started more often than what it replaces.
         if known is not None and hello.start_term < known.promised_term:
             return (f"this node answered in term {known.promised_term}, and its directory knows of "
                     f"term {hello.start_term} at most")
-        if known is not None and hello.start_term < known.start[0] and (
-                _start(hello)[1:] <= known.start[1:]):
+        if known is not None and begins_earlier(start_of(hello), known.start):
             return (f"a process of that directory began with term {known.start[0]} and was seen "
                     f"here, and this one began with term {hello.start_term} and no more entries")
         progress = raft.progress.get(hello.node_id)
@@ -112,7 +124,3 @@ class Acquaintances:
             return (f"this node acknowledged entry {counted} in term {term}, and its directory "
                     f"ends at entry {hello.start_index} of term {hello.start_log_term}")
         return ""
-
-
-def _start(hello: Hello) -> tuple[int, int, int]:
-    return hello.start_term, hello.start_log_term, hello.start_index

@@ -6,7 +6,7 @@ What is remembered of the others is in acquaintances.py; what greetings are to a
 identity, in founding.py and joining.py. One object for each Replica; no I/O but the Store's.
 """
 
-from raftnet.acquaintances import Acquaintances
+from raftnet.acquaintances import Acquaintances, begins_earlier, start_of
 from raftnet.actions import WARNING
 from raftnet.errors import ErrorCode
 from raftnet.founding import NO_CLUSTER
@@ -97,8 +97,9 @@ class Greetings:
         if hello.process == self._process:
             return (ErrorCode.WRONG_CLUSTER,
                     f"{replica.address} and {hello.address} are one node")
-        boot = replica.store.boot
-        if hello.boot > boot:
+        boot, start = replica.store.boot, start_of(hello)
+        if begins_earlier(self._start, start) or (
+                hello.boot > boot and not begins_earlier(start, self._start)):
             replica.stop_reason = (f"{hello.address} runs with a newer copy of this data directory "
                                    f"(start {hello.boot}, here {boot}): {_OLD_COPY_ADVICE}")
         return (ErrorCode.OLD_COPY, f"{replica.address} runs with another copy of that data "

@@ -1,5 +1,6 @@
 """Who belongs to a cluster (design: Founding and identity), on Replicas in one process."""
 
+import dataclasses
 import unittest
 from contextlib import ExitStack
 from unittest import mock
@@ -385,6 +386,21 @@ class TestOldCopies(IdentityCase):
         hello.boot += 2
         self.assertEqual(node.replica.greetings.greeted(hello)[0], ErrorCode.OLD_COPY)
         self.assertIn("newer copy", node.replica.stop_reason)
+
+    def test_two_copies_meet_of_which_the_older_was_started_more_often(self):
+        newer = self.nodes.nodes[self.follower()].replica
+        hello = newer.greetings.hello()
+        start = newer.greetings._start = (9, 5, 20)
+        for boots, theirs, stops in ((5, (8, 5, 20), False), (5, (8, 5, 21), True),
+                                     (5, start, True), (-5, start, False),
+                                     (-5, (10, 5, 20), True), (-5, (10, 5, 19), False)):
+            with self.subTest(boots=boots, theirs=theirs):
+                newer.stop_reason = ""
+                other = dataclasses.replace(hello, process=hello.process ^ 1)
+                other.boot += boots
+                other.start_term, other.start_log_term, other.start_index = theirs
+                self.assertEqual(newer.greetings.greeted(other)[0], ErrorCode.OLD_COPY)
+                self.assertEqual("newer copy" in newer.stop_reason, stops)
 
 
 class TestStrangers(IdentityCase):
