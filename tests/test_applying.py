@@ -92,7 +92,8 @@ class TestApplying(ReplicaCase):
         self.assertEqual(self.messages(), [b"%d" % number for number in range(10)])
         ranges = [list(map(int, found.groups())) for line in self.node.lines.lines if (
             found := re.match(r"apply entries (\d+) to (\d+) out of the log file", line))]
-        self.assertEqual([first for first, _ in ranges], [1] + [last + 1 for _, last in ranges[:-1]])
+        self.assertEqual([first for first, _ in ranges],
+                         [1] + [last + 1 for _, last in ranges[:-1]])
         self.assertTrue(1 < len(ranges) < 10, ranges)
         single = [int(found[1]) for line in self.node.lines.lines if (
             found := re.match(r"commit and apply entry (\d+)", line))]

@@ -41,17 +41,16 @@ def find(machine: Machine, message_id: int) -> Spot | None:
             return _spot(IS_LEASED, lease.queue, lease.message, lease.deadline_ms, lease.delivery,
                          lease.consumer)
     for name, queue in executor.queues.by_name.items():
-        for message in (queue.special or {}).values():
-            if message.id == message_id:
-                return _spot(IS_READY, name, message)
-        for due_ms, message in (queue.delayed.by_place if queue.delayed else {}).values():
+        for due_ms, _, message in queue.delayed or ():
             if message.id == message_id:
                 return _spot(IS_DELAYED, name, message, due_ms)
         for priority, level in {0: queue, **(queue.levels or {})}.items():
+            for _, message in level.special or ():
+                if message.id == message_id:
+                    return _spot(IS_READY, name, message)
             if message_id in level.ids:
                 body = level.messages[level.ids.index(message_id)]
-                if body is not None:        # else it is another one at a place of that number
-                    return Spot(IS_READY, name, message_id, priority, body, None)
+                return Spot(IS_READY, name, message_id, priority, body, None)
     return None
 
 
@@ -72,11 +71,12 @@ def is_at(machine: Machine, spot: Spot) -> bool:
     if queue is None:
         return False
     if spot.where == IS_DELAYED:
-        held = queue.delayed and queue.delayed.by_place.get(spot.place)
-        return bool(held) and held[0] == spot.until_ms
-    if spot.more is not None:
-        return queue.special is not None and queue.special.get(spot.place) is spot.more
+        due = spot.until_ms, spot.place
+        return queue.delayed is not None and next(queue.delayed.after(due), ())[:2] == due
     level = queue if not spot.priority else (queue.levels or {}).get(spot.priority)
+    if spot.more is not None:
+        found = level is not None and level.special and next(level.special.after((spot.place,)), ())
+        return bool(found) and found[1] is spot.more
     return level is not None and bool(level.ids) and level.ids[0] <= spot.place
 
 

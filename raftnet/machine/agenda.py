@@ -6,7 +6,7 @@ was touched and is more than plain is looked at again, and one that vanished is 
 (queues.py). So what is noted is true then, and no time that comes up has to be passed over. Equal
 times come in the order of their numbers.
 
-Elsewhere: the order within a queue (delays.py, dedup.py, queue.py).
+Elsewhere: the order within a queue (queue.py, dedup.py).
 """
 
 from collections.abc import Callable

@@ -12,8 +12,9 @@ from raftnet.machine.sortednames import SortedNames
 
 NEVER_MS = 1 << 64      # above every stamp
 
-# Replicated ms, number (equal times end in its order), and what, where the number does not say it.
-Deadline = tuple[int, int] | tuple[int, int, bytes]
+# Replicated ms, number (equal times end in its order), and what, where the number does not say it:
+# it is never compared, as numbers are given once, or else is bytes.
+Deadline = tuple[int, int] | tuple[int, int, object]
 
 
 class Deadlines(SortedNames):
@@ -25,6 +26,4 @@ class Deadlines(SortedNames):
         """When the first ends; above every stamp where there is none."""
         return self._firsts[0][0] if self._firsts else NEVER_MS
 
-    def earliest(self) -> Deadline | None:
-        """The first, by time and then by number."""
-        return self._firsts[0] if self._firsts else None
+    earliest = SortedNames.first        # by time and then by number

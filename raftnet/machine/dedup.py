@@ -7,6 +7,7 @@ Elsewhere: which queue is due next (agenda.py), what an enqueue makes of it (int
 """
 
 from raftnet.machine.deadlines import Deadlines
+from raftnet.machine.pieces import Pieces
 
 
 class Dedup:
@@ -16,7 +17,7 @@ class Dedup:
 
     def __init__(self):
         # id -> (message id, expiry in replicated ms)
-        self.by_id: dict[bytes, tuple[int, int]] = {}
+        self.by_id: Pieces[bytes, tuple[int, int]] = Pieces()
         self._deadlines = Deadlines()
 
     def __len__(self) -> int:

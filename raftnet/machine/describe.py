@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from raftnet.machine.kv import KeyValue
+from raftnet.machine.leases import Leases
 from raftnet.machine.machine import Machine
 from raftnet.machine.message import Message
-from raftnet.machine.queue import Level, Queue
+from raftnet.machine.queue import Queue
 from raftnet.machine.sessions import Session
 from raftnet.machine.waits import Wait
 from raftnet.wire.describe import describe_bytes, describe_name
@@ -41,7 +42,7 @@ def describe_state(machine: Machine, shown: int | None = MESSAGES_SHOWN) -> Iter
     messages = sum(queues[name].held() for name in filled)
     yield f"{_count(len(filled), 'queue')} with {_count(messages, 'message')}"
     for name in filled:
-        yield from _queue_lines(name, queues[name], shown)
+        yield from _queue_lines(name, queues[name], executor.leases, shown)
     yield from _key_lines(executor.kv, many)
     yield _count(len(waits), "waiting dequeue")
     yield from _some((_wait_line(wait) for wait in waits.values()), len(waits), many)
@@ -53,21 +54,7 @@ def describe_state(machine: Machine, shown: int | None = MESSAGES_SHOWN) -> Iter
 
 def ready_messages(queue: Queue) -> Iterator[tuple[int, bytes | Message]]:
     """(place, bytes or more) of all that is ready, in the order of delivery."""
-    for priority in sorted(queue.levels or (), reverse=True):
-        yield from _of_level(queue.levels[priority], queue.special or {})
-    yield from _of_level(queue, queue.special or {})
-
-
-def _of_level(level: Level, special: dict[int, Message]) -> Iterator[tuple[int, bytes | Message]]:
-    behind = level.ids[0] if level.ids else None
-    for place in sorted({place for place in level.returned or () if place in special
-                         and (behind is None or place < behind)}):
-        yield place, special[place]
-    for place, message in zip(level.ids, level.messages):
-        if message is not None:
-            yield place, message
-        elif place in special:      # else it is a gap
-            yield place, special[place]
+    return ((place, what) for place, what, _ in queue.items())
 
 
 def _count(number: int, noun: str) -> str:
@@ -85,12 +72,13 @@ def _some(lines: Iterable[str], count: int, shown: int | None, what: str = "") -
 # --- a queue
 
 
-def _queue_lines(name: bytes, queue: Queue, shown: int | None) -> Iterator[str]:
-    count, leased, delayed = queue.ready(), queue.leased or {}, queue.delayed
-    returned = sum(message.deliveries > 0 for message in (queue.special or {}).values())
+def _queue_lines(name: bytes, queue: Queue, leases: Leases, shown: int | None) -> Iterator[str]:
+    count, leased, delayed = queue.ready(), len(queue.leased or ()), queue.delayed or ()
+    returned = sum(message.deliveries > 0 for level in (queue, *(queue.levels or {}).values())
+                   for _, message in level.special or ())
     yield f"queue {describe_name(name)}: {_count(count, 'message')}, {queue.size_bytes} bytes" + (
         "".join(f", {number} {what}" for number, what in (
-            (returned, "returned"), (len(leased), "leased"), (len(delayed or ()), "delayed"))
+            (returned, "returned"), (leased, "leased"), (len(delayed), "delayed"))
             if number))
     if queue.settings is not None:
         yield f"{_INDENT}settings {describe_settings(queue.settings.by_number())}"
@@ -98,15 +86,12 @@ def _queue_lines(name: bytes, queue: Queue, shown: int | None) -> Iterator[str]:
     yield from _some((f"{place} {describe_bytes(what)}" if isinstance(what, bytes)
                       else _message_text(what, everything)
                       for place, what in ready_messages(queue)), count, shown)
-    yield from _some((f"leased {_message_text(lease.message, everything, delivery)} until "
+    yield from _some((f"leased {_message_text(lease.message, everything, lease.delivery)} until "
                       f"{lease.deadline_ms} ms, taken {lease.taken_ms} ms"
                       + (f" by {describe_name(lease.consumer)}" if lease.consumer else "")
-                      for delivery, lease in sorted(leased.items())), len(leased), shown,
-                     " leased")
-    if delayed:
-        held = sorted(delayed.by_place.values(), key=lambda pair: (pair[0], pair[1].place))
-        yield from _some((f"delayed {_message_text(message, everything)} until {due_ms} ms"
-                          for due_ms, message in held), len(held), shown, " delayed")
+                      for lease in queue.leases(leases)), leased, shown, " leased")
+    yield from _some((f"delayed {_message_text(message, everything)} until {due_ms} ms"
+                      for due_ms, _, message in delayed), len(delayed), shown, " delayed")
     if queue.dedup:
         ids = sorted((expires_ms, message_id, dedup_id)
                      for dedup_id, (message_id, expires_ms) in queue.dedup.by_id.items())

@@ -8,6 +8,7 @@ Rules: nobody uses the machine any more. Only here is it looked into what else t
 from collections.abc import Iterator
 
 from raftnet.machine.machine import Machine
+from raftnet.machine.pieces import Pieces
 from raftnet.machine.queue import Level, Queue
 from raftnet.machine.sortednames import SortedNames
 
@@ -22,9 +23,7 @@ def dismantle(machine: Machine, count: int) -> Iterator[None]:
         if left <= 0:
             left = count
             yield
-    # Those that work for the executor know each other in cycles, and the collector is off: they are
-    # small, and must not hold on to more.
-    machine.executor.__dict__.clear()
+    machine.executor.release()
 
 
 def _all(machine: Machine, step: int) -> Iterator[int]:
@@ -35,15 +34,14 @@ def _all(machine: Machine, step: int) -> Iterator[int]:
         _, queue = queues.popitem()
         yield from _queue(queue, step)
     queues.clear()
-    yield from _entries(executor.leases.by_delivery, step)
-    yield from _deadlines(executor.leases._deadlines, step)
+    yield from _given_back(executor.leases.by_delivery, step)
+    yield from _given_back(executor.leases._deadlines, step)
     for agenda in (executor.lifecycle.delays, executor.lifecycle.expiries,
                    executor.lifecycle.dedups):
         yield from _entries(agenda._noted, step)
-        yield from _deadlines(agenda._deadlines, step)
+        yield from _given_back(agenda._deadlines, step)
     while executor.kv.give_back(step):
         yield step
-    executor.kv.by_key.clear()
     yield from _entries(executor.waits.pending, step)
     yield from _tail(executor.waits._deadlines, step)
     names = executor.queues._names
@@ -61,19 +59,12 @@ def _queue(queue: Queue, step: int) -> Iterator[int]:
     yield from _level(queue, step)
     for level in (queue.levels or {}).values():
         yield from _level(level, step)
-    if queue.special:
-        yield from _entries(queue.special, step)
-        if queue.expiries is not None:
-            yield from _deadlines(queue.expiries, step)
-    if queue.leased:
-        yield from _entries(queue.leased, step)
-        yield from _deadlines(queue.oldest, step)
-    if queue.delayed is not None:
-        yield from _entries(queue.delayed.by_place, step)
-        yield from _deadlines(queue.delayed._deadlines, step)
+    for names in (queue.expiries, queue.leased, queue.delayed):
+        if names is not None:
+            yield from _given_back(names, step)
     if queue.dedup is not None:
-        yield from _entries(queue.dedup.by_id, step)
-        yield from _deadlines(queue.dedup._deadlines, step)
+        yield from _given_back(queue.dedup.by_id, step)
+        yield from _given_back(queue.dedup._deadlines, step)
     yield 1
 
 
@@ -85,7 +76,8 @@ def _level(level: Level, step: int) -> Iterator[int]:
             messages.popleft()
             ids.popleft()
         yield some
-    yield from _tail(level.returned or [], step)
+    if level.special is not None:
+        yield from _given_back(level.special, step)
 
 
 def _entries(entries: dict, step: int) -> Iterator[int]:
@@ -104,8 +96,8 @@ def _tail(items: list, step: int) -> Iterator[int]:
         yield some
 
 
-def _deadlines(deadlines: SortedNames, step: int) -> Iterator[int]:
-    while deadlines:
-        some = min(step, len(deadlines))
-        deadlines.give_back(step)
+def _given_back(what: SortedNames | Pieces, step: int) -> Iterator[int]:
+    while what:
+        some = min(step, len(what))
+        what.give_back(step)
         yield some

@@ -420,4 +420,4 @@ class Executor:
 def _plain(items: list[Item]) -> list[tuple[int, bytes]]:
     """[(id, bytes)] of messages of all kinds."""
     return [(place, what) if type(what) is bytes else (what.id, what.body)
-            for place, what, _, _ in items]
+            for place, what, _ in items]

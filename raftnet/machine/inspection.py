@@ -5,6 +5,7 @@ does. Elsewhere: layouts (wire/queuecommands.py, wire/queueresults.py).
 """
 
 from collections.abc import Callable
+from itertools import islice
 
 from raftnet.machine.queue import message_of
 from raftnet.machine.settings import defaults_of
@@ -20,7 +21,6 @@ _LIST_BYTES = 12                    # of LEASES and INSPECT: replicated time, co
 _LEASE_BYTES = 37                   # of one of LEASES, beside the consumer
 _MESSAGE_BYTES = 27                 # of one of INSPECT, beside message, origin and history
 _EVENT_BYTES = 31                   # of one event of a history, beside consumer and text
-_NO_ROOM_LIMIT = 1 << 62
 
 Result = tuple[int, bytes]
 Prepared = tuple[int, tuple | bytes]
@@ -78,7 +78,7 @@ class Inspection:
         if queue is None or not queue.leased:
             return EMPTY, b""
         found = []
-        for lease in queue.oldest_leases(max(0, min(limit, room // _LEASE_BYTES))):
+        for lease in islice(queue.leases(executor.leases), limit):
             room -= _LEASE_BYTES + len(lease.consumer)
             if room < 0:
                 break
@@ -96,14 +96,9 @@ class Inspection:
         queue = executor.queues.by_name.get(name)
         if queue is None or not queue.ready():
             return EMPTY, b""
-        found, taken = [], []
-        while len(found) < limit:
-            # one by one: how much room it needs is known only then
-            items, _ = queue.take_mixed(1, _NO_ROOM_LIMIT)
-            if not items:
-                break
-            taken += items
-            message = message_of(items[0])
+        found = []
+        for item in islice(queue.items(), limit):
+            message = message_of(item)
             room -= _MESSAGE_BYTES + len(message.body) + len(message.origin)
             for event in message.history:
                 room -= _EVENT_BYTES + len(event.consumer) + len(event.text)
@@ -111,7 +106,6 @@ class Inspection:
                 break
             found.append((message.id, message.priority, message.deliveries, message.expires_ms,
                           message.origin, message.history, message.body))
-        queue.put_back(taken)
         if not found:
             return executor.no_room()
         payload = queueresults.encode_inspect_result(executor.now_ms, found)

@@ -216,5 +216,5 @@ class Intake:
             else:
                 queue.put(place, body, priority)
                 if executor.journal is not None:
-                    executor.journal.append((queue.undo_put, priority))
+                    executor.journal.append((queue.undo_put, body, priority))
                 executor.touched(name)

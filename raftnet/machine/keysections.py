@@ -68,11 +68,9 @@ class KeyLoader:
         self._keys_max = machine.executor.config.keys_max
         self._name = b""            # of the last key
 
-    def item(self, piece: bytes, offset: int, first: bool) -> int:
+    def item(self, piece: bytes, offset: int, _: bool) -> int:
         """One key; the offset behind it."""
         kv = self._kv
-        if first:
-            kv.due_ms()             # so that expiries are put in order a piece at a time
         name, offset = take_name(piece, offset)
         version, expires_ms = take(_KEY, piece, offset)
         value, offset = take_counted(piece, offset + _KEY.size)
@@ -86,4 +84,3 @@ class KeyLoader:
 
     def end(self) -> None:
         """Nothing is left over."""
-        self._kv.due_ms()

@@ -15,6 +15,7 @@ expiries (deadlines.py), who watches (watches are no replicated state).
 """
 
 from raftnet.machine.deadlines import Deadlines
+from raftnet.machine.pieces import Pieces
 from raftnet.machine.sortednames import SortedNames
 from raftnet.wire.watches import EventType
 
@@ -42,7 +43,7 @@ class KeyValue:
 
     def __init__(self):
         # Those past their expiry included, until it is carried out: see `find`.
-        self.by_key: dict[bytes, Item] = {}
+        self.by_key: Pieces[bytes, Item] = Pieces()
         self.version = 0                    # of the last change. Invariant: >= that of every item
         self.names = SortedNames()          # Invariant: exactly the keys of by_key
         self.changes: list[Change] = []     # since they were taken, in order
@@ -117,12 +118,10 @@ class KeyValue:
     def give_back(self, count: int) -> bool:
         """Forget about `count` keys, of a machine that nobody uses any more (dismantle.py); whether
         any are left."""
-        by_key = self.by_key
-        for _ in range(min(count, len(by_key))):
-            by_key.popitem()
+        self.by_key.give_back(count)
         self.names.give_back(count)
         self._deadlines.give_back(count)
-        return bool(by_key) or bool(len(self._deadlines))
+        return bool(self.by_key) or bool(len(self._deadlines))
 
     def _remove(self, key: bytes, before: Item, change: int, journal: list | None) -> None:
         self.version += 1

@@ -2,14 +2,14 @@
 
 Rules: a delivery has a number of its own, from one counter, and the receipt names it. A lease that
 is past its deadline has ended for everybody at once, whether or not that was carried out. What is
-done in an atomic list is taken back in reverse order. `by_delivery` is in ascending order but for
-what was undone.
+done in an atomic list is taken back in reverse order.
 
 Elsewhere: each queue's own leases (queue.py), what a lease's end means (lifecycle.py).
 """
 
 from raftnet.machine.deadlines import Deadlines
 from raftnet.machine.message import Message
+from raftnet.machine.pieces import Pieces
 
 
 class Lease:
@@ -33,17 +33,20 @@ class Leases:
     __slots__ = ("by_delivery", "next_delivery", "_deadlines")
 
     def __init__(self):
-        self.by_delivery: dict[int, Lease] = {}
+        self.by_delivery: Pieces[int, Lease] = Pieces()
         self.next_delivery = 1          # Invariant: above that of every lease
         self._deadlines = Deadlines()
 
-    def begin(self, message: Message, queue: bytes, deadline_ms: int, taken_ms: int,
-              consumer: bytes) -> Lease:
-        """A new lease."""
-        lease = Lease(self.next_delivery, message, queue, deadline_ms, taken_ms, consumer)
-        self.next_delivery += 1
-        self.restore(lease)
-        return lease
+    def begin(self, leases: list[Lease]) -> None:
+        """New ones, numbered from `next_delivery` on, that end at the same time."""
+        first = self.next_delivery
+        self.next_delivery = end = first + len(leases)
+        if len(leases) == 1:
+            self.restore(leases[0])
+            return
+        self.by_delivery.add_new(range(first, end), leases)
+        deadline_ms = leases[0].deadline_ms
+        self._deadlines.add_rising([(deadline_ms, delivery) for delivery in range(first, end)])
 
     def restore(self, lease: Lease) -> None:
         """One that has its number: new, out of a snapshot, or its end is undone."""

@@ -37,7 +37,7 @@ class Lifecycle:
         self._executor = executor
         self._config = executor.config
         queues = executor.queues
-        self.delays = _agenda(queues, lambda queue: queue.delayed and queue.delayed.first())
+        self.delays = _agenda(queues, Queue.first_delay)
         self.expiries = _agenda(queues, Queue.first_expiry)
         self.dedups = _agenda(queues, lambda queue: queue.dedup and queue.dedup.first())
         queues.agendas = (self.delays, self.expiries, self.dedups)
@@ -52,13 +52,13 @@ class Lifecycle:
         return place
 
     def put(self, name: bytes, queue: Queue, message: Message) -> None:
-        """A message that has a new place becomes ready."""
+        """A message becomes ready, at its place."""
         queue.put(message.place, message, message.priority)
         if message.expires_ms:
             self.expiries.note(name, message.expires_ms, message.place)
         executor = self._executor
         if executor.journal is not None:
-            executor.journal.append((queue.undo_put, message.priority))
+            executor.journal.append((queue.undo_put, message, message.priority))
         executor.touched(name)
 
     def delay(self, name: bytes, queue: Queue, due_ms: int, message: Message) -> None:
@@ -67,7 +67,7 @@ class Lifecycle:
         self.delays.note(name, due_ms, message.place)
         executor = self._executor
         if executor.journal is not None:
-            executor.journal.append((queue.end_delay, message.place))
+            executor.journal.append((queue.undo_delay, due_ms, message))
         executor.touched(name)
 
     def bury(self, name: bytes, dead: bytes, message: Message, event: Event) -> None:
@@ -108,25 +108,26 @@ class Lifecycle:
             return (LIMIT, b"leases_max"), room
         if queue.ordinary:
             plain, room = queue.take(count, room, LEASED_OVERHEAD_BYTES)
-            items = [(place, body, 0, False) for place, body in plain]
+            items = [(place, body, 0) for place, body in plain]
         else:
             items, room = queue.take_mixed(count, room, LEASED_OVERHEAD_BYTES)
         if not items:
             return (REPLY_FULL, b""), room
         now_ms = executor.now_ms
         deadline_ms = later(now_ms, lease_ms)
-        leased = []
-        rows = []
-        for place, what, priority, _ in items:
+        leased, rows = [], []
+        delivery = leases.next_delivery
+        for place, what, priority in items:
             if type(what) is bytes:
                 message = Message(place, place, what, priority, 1, 0, b"", ())
             else:
                 message = Message(place, what.id, what.body, priority, what.deliveries + 1,
                                   what.expires_ms, what.origin, what.history)
-            lease = leases.begin(message, name, deadline_ms, now_ms, consumer)
-            queue.lend(lease)
-            leased.append(lease)
-            rows.append((message.id, lease.delivery, message.deliveries, message.body))
+            leased.append(Lease(delivery, message, name, deadline_ms, now_ms, consumer))
+            rows.append((message.id, delivery, message.deliveries, message.body))
+            delivery += 1
+        leases.begin(leased)
+        queue.lend_all(leased)
         if executor.journal is not None:
             executor.journal.append((self._undo_lease, queue, leased, items))
         executor.touched(name)
@@ -197,11 +198,7 @@ class Lifecycle:
                 due_ms = min(due_ms, message.expires_ms)
             self.delay(name, queue, due_ms, message)
         else:
-            queue.put_returned(message)
-            if message.expires_ms:
-                self.expiries.note(name, message.expires_ms, message.place)
-            if executor.journal is not None:
-                executor.journal.append((queue.undo_put_returned, message))
+            self.put(name, queue, message)
         return False
 
     # --- what is due
@@ -239,10 +236,10 @@ class Lifecycle:
                     break
                 name = first[2]
                 executor.touched(name)
-                carry_out(name, executor.queues.by_name[name], first[1])
+                carry_out(name, executor.queues.by_name[name])
 
-    def _end_delay(self, name: bytes, queue: Queue, place: int) -> None:
-        message = queue.end_delay(place)
+    def _end_delay(self, name: bytes, queue: Queue) -> None:
+        _, message = queue.end_delay()
         if message.expires_ms and message.expires_ms <= self._executor.now_ms:
             self._time_out(name, queue, message)
         else:
@@ -250,19 +247,19 @@ class Lifecycle:
                 self.place(), message.id, message.body, message.priority, message.deliveries,
                 message.expires_ms, message.origin, message.history))
 
-    def _expire(self, name: bytes, queue: Queue, place: int) -> None:
-        self._time_out(name, queue, queue.expire(place))
+    def _expire(self, name: bytes, queue: Queue) -> None:
+        self._time_out(name, queue, queue.expire())
 
-    def _forget(self, _: bytes, queue: Queue, __: int) -> None:
+    def _forget(self, _: bytes, queue: Queue) -> None:
         queue.dedup.remove_first()
         self._executor.dedup_count -= 1
 
     def _time_out(self, name: bytes, queue: Queue, message: Message) -> None:
         """A message that is nowhere any more has come to the end of its time: it is gone, or a dead
-        letter where the queue was told of a queue for these. A dead letter does not come so to
-        where it was one first: two queues could send it to and fro for ever."""
+        letter where the queue was told of a queue for these. Where that was the last that
+        happened to it too, it is gone: queues could send it round in a circle for ever."""
         dead = queue.settings.dead_letter if queue.settings is not None else b""
-        if dead and dead != message.origin:
+        if dead and not (message.history and message.history[-1].reason == _TTL_EXPIRED):
             executor = self._executor
             self.bury(name, dead, message, Event(
                 0, executor.now_ms, executor.index, message.deliveries, _TTL_EXPIRED, b"", b""))

@@ -5,7 +5,7 @@ the old one back. An ordinary message (queue.py) becomes one with its first deli
 queue, none of these is plain: a plain one has no deliveries, expiry, origin, history, and its place
 is its id.
 
-Elsewhere: where messages are (queue.py, leases.py, delays.py), how they move (lifecycle.py).
+Elsewhere: where messages are (queue.py, leases.py), how they move (lifecycle.py).
 """
 
 from raftnet.wire.queueresults import Event

@@ -1,17 +1,16 @@
 """The section of a snapshot with all messages that are not ready and plain.
 
 Rules: as in sections.py. In order of the queues' names; of each the leased ones by delivery, the
-delayed ones as they are due, the ready ones by priority and place. Whether a message that came back
-lies in a heap or in a deque (queue.py) is no state: it is loaded into the heap where the queue has
-a lease of a later message of its priority, which may come back too, and else into its place in the
-deque. Deadlines are put in order a piece at a time, as nothing asks for them before the end.
+delayed ones as they are due, the ready ones by priority and place. These are compared with the
+plain ones of their priority, which were loaded before, in one pass along both.
 
 Elsewhere: plain messages (sections.py, queuesections.py).
 """
 
 import struct
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import islice
 
 from raftnet.errors import MalformedError
 from raftnet.machine.leases import Lease
@@ -19,6 +18,7 @@ from raftnet.machine.machine import Machine
 from raftnet.machine.message import Message, later
 from raftnet.machine.queue import Level, Queue
 from raftnet.machine.sectionitems import name_item, take, take_counted, take_name, take_text
+from raftnet.machine.sortednames import SortedNames
 from raftnet.wire.queueresults import Event, Reason, encode_history, take_history
 
 # Where it is, place, id, priority, deliveries, expiry, due or deadline, delivery, taken; then
@@ -28,26 +28,23 @@ _U32 = struct.Struct(">I")
 _LEASED, _DELAYED, _READY = 1, 2, 3         # where a message is, in this order
 _REASONS = frozenset(map(int, Reason))
 _TEXTS_MAX = 1_000      # different ones of histories that are remembered while loading
+_RUN_PLACES = 4_096     # of plain messages that are passed at a time
 
 
 def message_items(machine: Machine) -> Iterator[bytes]:
     """All messages that are not ready and plain."""
-    by_name = machine.executor.queues.by_name
+    executor = machine.executor
+    by_name = executor.queues.by_name
     for name in sorted(by_name):
         queue = by_name[name]
         head = name_item(name)
-        if queue.leased:
-            for delivery, lease in sorted(queue.leased.items()):
-                yield _message(head, _LEASED, lease.message, lease.deadline_ms, delivery,
-                               lease.taken_ms, lease.consumer)
-        if queue.delayed:
-            held = sorted(queue.delayed.by_place.values(),
-                          key=lambda pair: (pair[0], pair[1].place))
-            for due_ms, message in held:
-                yield _message(head, _DELAYED, message, due_ms)
-        if queue.special:
-            for message in sorted(queue.special.values(),
-                                  key=lambda message: (message.priority, message.place)):
+        for lease in queue.leases(executor.leases):
+            yield _message(head, _LEASED, lease.message, lease.deadline_ms, lease.delivery,
+                           lease.taken_ms, lease.consumer)
+        for due_ms, _, message in queue.delayed or ():
+            yield _message(head, _DELAYED, message, due_ms)
+        for _, level in ((0, queue), *sorted((queue.levels or {}).items())):
+            for _, message in level.special or ():
                 yield _message(head, _READY, message)
 
 
@@ -61,8 +58,7 @@ def _message(head: bytes, where: int, message: Message, until_ms: int = 0, deliv
 
 
 class MessageLoader:
-    """Loads them. The messages that are loaded into a deque come in the order of their places, and
-    the deque is turned along with them, so that each step is short however long it is."""
+    """Loads them."""
 
     def __init__(self, machine: Machine):
         self._machine = machine
@@ -75,15 +71,15 @@ class MessageLoader:
         self._order = (0, 0, 0)         # of the last item in its queue
         self._consumer = b""            # of the last lease: mostly the same object serves
         self._texts: dict[bytes, bytes] = {}    # of histories, for who has the same
-        self._places: set[int] = set()          # of the queue's leased or delayed messages
+        self._places = SortedNames()            # of the queue's messages that were loaded here
         self._highest: dict[int, int] = {}      # the highest leased place by priority
-        self._turning: Level | None = None      # whose deques are being turned
-        self._ahead = 0                         # how many of it have not been passed
+        # Places of the plain messages of the priority that ready ones are loaded into: some that
+        # may lie around the last one's, and those behind.
+        self._run: list[int] = []
+        self._behind: Iterator[int] = iter(())
 
-    def item(self, piece: bytes, offset: int, first: bool) -> int:
+    def item(self, piece: bytes, offset: int, _: bool) -> int:
         """One message; the offset behind it."""
-        if first:
-            self._put_in_order()
         name, offset = take_name(piece, offset)
         (where, place, message_id, priority, deliveries, expires_ms, until_ms, delivery,
          taken_ms) = take(_MESSAGE, piece, offset)
@@ -145,9 +141,10 @@ class MessageLoader:
 
     def _keep(self, place: int) -> None:
         """It is the only one of its queue that has that place."""
-        if place in self._places:
-            raise MalformedError("state: two messages at one place")
+        before = len(self._places)
         self._places.add(place)
+        if len(self._places) == before:
+            raise MalformedError("state: two messages at one place")
 
     def _lend(self, message: Message, deadline_ms: int, delivery: int, taken_ms: int,
               consumer: bytes) -> None:
@@ -183,40 +180,27 @@ class MessageLoader:
         if not (message.deliveries or message.expires_ms or message.origin or message.history
                 or place != message.id):
             raise MalformedError("state: a plain message among those that are more")
-        if place in self._places or queue.special and place in queue.special:
-            raise MalformedError("state: two messages at one place")
+        self._keep(place)
         if self._order[:2] != (_READY, priority):
-            self._end_turn()
-        if place < self._highest.get(priority, 0):
-            if not message.deliveries:
-                raise MalformedError("state: a message that never left is before one that did")
-            queue.put_returned(message)
-            return
-        level = queue if not priority else (queue.levels or {}).get(priority)
-        if level is not None:
-            self._turn(level, place)
+            level = self._level(priority)
+            self._run, self._behind = [0], iter(level.ids if level is not None else ())
+        self._pass_plain(place)
+        if place < self._highest.get(priority, 0) and not message.deliveries:
+            raise MalformedError("state: a message that never left is before one that did")
         queue.put(place, message, priority)
 
-    # --- into the deques
-
-    def _turn(self, level: Level, place: int) -> None:
-        """Let the plain messages before that place pass to the end of the deques."""
-        if self._turning is None:
-            self._turning, self._ahead = level, len(level.ids)
-        passed = _count_below(level.ids, place, self._ahead)
-        if passed < self._ahead and level.ids[passed] == place:
+    def _pass_plain(self, place: int) -> None:
+        """None of the plain ones of its priority has that place, which is behind the last one's."""
+        run = self._run
+        while run and run[-1] < place:
+            run = self._run = list(islice(self._behind, _RUN_PLACES))
+        at = bisect_left(run, place)
+        if at < len(run) and run[at] == place:
             raise MalformedError("state: two messages at one place")
-        if passed:
-            level.ids.rotate(-passed)
-            level.messages.rotate(-passed)
-            self._ahead -= passed
 
-    def _end_turn(self) -> None:
-        level = self._turning
-        if level is not None and self._ahead:
-            level.ids.rotate(-self._ahead)
-            level.messages.rotate(-self._ahead)
-        self._turning = None
+    def _level(self, priority: int) -> Level | None:
+        """Of the queue, where it has plain messages of that priority."""
+        return self._queue if not priority else (self._queue.levels or {}).get(priority)
 
     # --- one queue
 
@@ -227,14 +211,13 @@ class MessageLoader:
         self._name = name
         self._queue = self._executor.queues.make(name)
         self._order = (0, 0, 0)
-        self._places = set()
+        self._places = SortedNames()
         self._highest = {}
 
     def _check_leased(self) -> None:
         """What is leased was taken before all that is plain."""
-        queue = self._queue
         for priority, place in self._highest.items():
-            level = queue if not priority else (queue.levels or {}).get(priority)
+            level = self._level(priority)
             if level is not None and level.ids and level.ids[0] <= place:
                 raise MalformedError("state: a lease of a message that is behind a ready one")
 
@@ -243,36 +226,8 @@ class MessageLoader:
             return
         if self._order[0] != _READY:
             self._check_leased()
-        self._end_turn()
-        self._put_in_order()
-        lifecycle, queue, name = self._executor.lifecycle, self._queue, self._name
-        first = queue.delayed and queue.delayed.first()
-        if first:
-            lifecycle.delays.note(name, *first)
-        first = queue.first_expiry()
-        if first is not None:
-            lifecycle.expiries.note(name, *first)
-
-    def _put_in_order(self) -> None:
-        """The deadlines of what was loaded since the last time."""
-        self._executor.lifecycle.due_ms()
-        if self._queue is not None:
-            self._queue.first_expiry()
-            if self._queue.delayed:
-                self._queue.delayed.first()
-
-
-def _count_below(places: deque[int], place: int, count: int) -> int:
-    """How many of the first `count`, which ascend, are below `place`. Quick where these are few: a
-    deque is slow in its middle."""
-    high = 1
-    while high < count and places[high - 1] < place:
-        high *= 2
-    low, high = high // 2, min(high, count)
-    while low < high:
-        middle = (low + high) // 2
-        if places[middle] < place:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+        lifecycle, queue = self._executor.lifecycle, self._queue
+        for agenda, first in ((lifecycle.delays, queue.first_delay()),
+                              (lifecycle.expiries, queue.first_expiry())):
+            if first is not None:
+                agenda.note(self._name, *first)

@@ -2,11 +2,9 @@
 
 Rules: a plain message is an id and bytes; ids and bytes lie in two deques side by side, because a
 pair a message would double the memory and give the cyclic collector a container to walk for each. A
-message that is more (message.py) has None in the deque of the bytes and lies in `special` by its
-place. Places rise along the deques. One that came back from a delivery has its place in a heap:
-it comes before all that the deque of its priority still has. A message that vanishes from the
-middle leaves a gap, which costs nothing to skip: gaps at the head go at once, and all of them once
-they are more than half.
+message that is more (message.py) lies beside them, among the special ones of its priority, which
+are in order of place as well: whichever has the lower place is next. So a message that came back
+from a delivery is where it was, and one that vanishes from the middle leaves nothing.
 
 While a queue is `ordinary` (plain messages of priority 0, no waiters, no settings; whatever else is
 out or delayed) the straight lines of executor.py touch the deques themselves, and `take` and `head`
@@ -14,17 +12,17 @@ are for them; else these are `take_mixed` and `head_mixed`.
 
 What an `undo_` method or `put_back` takes back is the last thing that was done and not yet taken
 back. Nothing here knows limits, commands or sessions (executor.py), nor when something is due
-(agenda.py, lifecycle.py). All queues together: queues.py.
+(agenda.py, lifecycle.py). All queues together: queues.py; leases themselves: leases.py.
 """
 
 from collections import OrderedDict, deque
-from heapq import heappop, heappush
+from collections.abc import Iterator
+from heapq import merge
 from itertools import islice
 
 from raftnet.machine.deadlines import Deadlines
 from raftnet.machine.dedup import Dedup
-from raftnet.machine.delays import Delays
-from raftnet.machine.leases import Lease
+from raftnet.machine.leases import Lease, Leases
 from raftnet.machine.message import Message
 from raftnet.machine.settings import Settings
 from raftnet.machine.sortednames import SortedNames
@@ -33,59 +31,61 @@ from raftnet.machine.waits import Wait
 # What a returned message costs beside its bytes: its id and its length (commands.encode_messages).
 # Counted against the room of a reply, so that a million empty messages do not count as nothing.
 MESSAGE_OVERHEAD_BYTES = 12
-_GAPS_SLACK = 64        # that are not worth sweeping for
-_NOTHING: dict[int, Message] = {}
 
-# Place, plain or not, priority, whether it lay in the heap: it is put back to where it was.
-Item = tuple[int, bytes | Message, int, bool]
+Item = tuple[int, bytes | Message, int]         # place, plain or not, priority
 
 
 class Level:
-    """The ready messages of one priority. Invariants: len(ids) == len(messages); neither the deques
-    nor the heap begin with what has gone; every place in the heap is below those in the deques."""
+    """The ready messages of one priority. Invariants: len(ids) == len(messages); ids ascend;
+    `special` is None or has some."""
 
-    __slots__ = ("ids", "messages", "gaps", "returned", "back")
+    __slots__ = ("ids", "messages", "special")
 
     def __init__(self):
-        self.ids: deque[int] = deque()                  # places; of plain messages also their ids
-        self.messages: deque[bytes | None] = deque()
-        self.gaps = 0                                   # in the deques
-        self.returned: list[int] | None = None          # heap of places; some may have gone
-        self.back = 0                                   # how many in it have not
+        self.ids: deque[int] = deque()                  # of plain messages; their places too
+        self.messages: deque[bytes] = deque()
+        self.special: SortedNames | None = None         # of (place, Message)
 
     def count(self) -> int:
         """Messages."""
-        return len(self.messages) - self.gaps + self.back
+        return len(self.messages) + (0 if self.special is None else len(self.special))
 
-    def first_place(self) -> int:
-        """Of the next message; there is one."""
-        return self.returned[0] if self.back else self.ids[0]
+    def first(self) -> tuple[int, bytes | Message] | None:
+        """(place, message) of the next one; None: there is none."""
+        ids = self.ids
+        if self.special is not None:
+            first = self.special.first()
+            if not ids or first[0] < ids[0]:
+                return first
+        return (ids[0], self.messages[0]) if ids else None
+
+    def in_order(self) -> Iterator[tuple[int, bytes | Message]]:
+        """(place, message) of each, in the order of delivery, as they are asked for."""
+        return merge(zip(self.ids, self.messages), self.special or ())
 
 
 class Queue(Level):
     """A queue, and its messages of priority 0. Invariant: a level in `levels` has a message."""
 
-    __slots__ = ("size_bytes", "away_bytes", "ordinary", "waiters", "special", "levels", "leased",
-                 "oldest", "delayed", "settings", "dedup", "expiries")
+    __slots__ = ("size_bytes", "away_bytes", "ordinary", "waiters", "levels", "leased", "delayed",
+                 "settings", "dedup", "expiries")
 
     def __init__(self):
         self.ids = deque()
         self.messages = deque()
-        self.gaps = self.back = 0
+        self.special = None
         self.size_bytes = 0                 # of all that are ready, without overhead
         self.away_bytes = 0                 # of all that are leased or delayed
         self.ordinary = True
         # In order of asking, by (session, sequence); None: nobody waits.
         self.waiters: OrderedDict[tuple[bytes, int], Wait] | None = None
-        self.returned = None
-        self.special: dict[int, Message] | None = None          # ready ones by place
         self.levels: dict[int, Level] | None = None             # by priority, from 1
-        self.leased: dict[int, Lease] | None = None             # by delivery
-        self.oldest: SortedNames | None = None                  # these deliveries in order
-        self.delayed: Delays | None = None
+        self.leased: SortedNames | None = None                  # deliveries
+        # (time, place, message), of delayed ones and of ready ones.
+        self.delayed: Deadlines | None = None
+        self.expiries: Deadlines | None = None
         self.settings: Settings | None = None
         self.dedup: Dedup | None = None
-        self.expiries: Deadlines | None = None                  # of ready ones
 
     # --- what is there
 
@@ -93,7 +93,7 @@ class Queue(Level):
         """Messages that could be taken now."""
         if self.ordinary:
             return len(self.messages)
-        count = len(self.messages) - self.gaps + self.back
+        count = self.count()
         if self.levels:
             for level in self.levels.values():
                 count += level.count()
@@ -104,25 +104,21 @@ class Queue(Level):
         return self.ready() + len(self.leased or ()) + len(self.delayed or ())
 
     def plain(self) -> bool:
-        """It is ordinary, and there is nothing to tidy."""
-        return (self.ordinary and self.leased is None and self.special is None
-                and self.delayed is None and self.dedup is None)
+        """It is ordinary, and there is nothing to tidy: without messages, it is as a new one."""
+        return (self.ordinary and self.leased is None and self.delayed is None
+                and self.expiries is None and self.dedup is None)
 
     def vacant(self) -> bool:
         """Nothing is there that would be missed: the queue need not exist."""
-        return not (self.messages or self.leased or self.back or self.levels or self.delayed
-                    or self.waiters or self.dedup or self.settings is not None)
-
-    def untouched(self) -> bool:
-        """Of a vacant one: nothing is left of what was there, and it is as a new one."""
-        return self.plain() and self.returned is None and self.expiries is None
+        return not (self.messages or self.special is not None or self.leased or self.levels
+                    or self.delayed or self.waiters or self.dedup or self.settings is not None)
 
     def tidy(self) -> None:
         """Drop what is empty; not while something may be taken back."""
-        if not self.special:
-            self.special = self.expiries = None
+        if not self.expiries:
+            self.expiries = None
         if not self.leased:
-            self.leased = self.oldest = None
+            self.leased = None
         if not self.delayed:
             self.delayed = None
         if not self.dedup:
@@ -130,7 +126,7 @@ class Queue(Level):
 
     def look_again(self) -> None:
         """Whether it is ordinary, after something changed."""
-        self.ordinary = not (self.special or self.levels or self.gaps or self.waiters
+        self.ordinary = not (self.special is not None or self.levels or self.waiters
                              or self.settings is not None)
 
     # --- plain messages of priority 0
@@ -190,142 +186,157 @@ class Queue(Level):
 
     # --- messages of all kinds, in the order of delivery
 
+    def items(self) -> Iterator[Item]:
+        """All that are ready, as they are asked for."""
+        for priority in sorted(self.levels or (), reverse=True):
+            for place, what in self.levels[priority].in_order():
+                yield place, what, priority
+        for place, what in self.in_order():
+            yield place, what, 0
+
     def take_mixed(self, count: int, room: int,
                    overhead: int = MESSAGE_OVERHEAD_BYTES) -> tuple[list[Item], int]:
         """As `take`, of any queue."""
         taken = []
         while len(taken) < count:
             priority = max(self.levels) if self.levels else 0
-            item = self._pop(priority)
-            if item is None:
+            first = self._level(priority).first()
+            if first is None:
                 break
-            size = _length(item[1]) + overhead
+            size = _length(first[1]) + overhead
             if size > room:
-                self._unpop(item)
                 break
             room -= size
+            item = (*first, priority)
+            self._remove_first(item)
             taken.append(item)
         self.look_again()
         return taken, room
 
     def take_oldest(self) -> Item | None:
         """Remove the one that has the lowest place of all priorities; None: nothing is ready."""
-        lowest, found = None, 0
-        if self.back or self.messages:
-            lowest = self.first_place()
-        for priority, level in (self.levels or {}).items():
-            place = level.first_place()
-            if lowest is None or place < lowest:
-                lowest, found = place, priority
-        item = self._pop(found)
+        found = self.first()
+        priority = 0
+        for other, level in (self.levels or {}).items():
+            first = level.first()
+            if found is None or first[0] < found[0]:
+                found, priority = first, other
+        if found is None:
+            return None
+        item = (*found, priority)
+        self._remove_first(item)
         self.look_again()
         return item
 
     def put_back(self, taken: list[Item]) -> None:
         """Take back a `take_mixed` or `take_oldest`: they are the next ones again."""
-        for item in reversed(taken):
-            self._unpop(item)
-        self.look_again()
-
-    def undo_put_back(self, count: int) -> None:
-        """Take back a `put_back` of so many."""
-        for _ in range(count):
-            self._pop(max(self.levels) if self.levels else 0)
+        for place, what, priority in reversed(taken):
+            if type(what) is bytes:
+                level = self._level(priority)
+                level.ids.appendleft(place)
+                level.messages.appendleft(what)
+                self.size_bytes += len(what)
+            else:
+                self._add_special(what)
         self.look_again()
 
     def head_mixed(self, count: int, room: int) -> tuple[list[Item], int]:
         """As `take_mixed`, but the messages stay."""
-        found, room = self.take_mixed(count, room)
-        self.put_back(found)
+        found = []
+        for item in islice(self.items(), count):
+            size = _length(item[1]) + MESSAGE_OVERHEAD_BYTES
+            if size > room:
+                break
+            room -= size
+            found.append(item)
         return found, room
 
     def put(self, place: int, what: bytes | Message, priority: int) -> None:
-        """Add one at the end of its priority. Its place is above all others'."""
-        level = self._level(priority)
-        level.ids.append(place)
+        """Add one: a plain one at the end of its priority, else to where its place is."""
         if type(what) is bytes:
+            level = self._level(priority)
+            level.ids.append(place)
             level.messages.append(what)
             self.size_bytes += len(what)
         else:
-            level.messages.append(None)
-            self._add_special(place, what)
+            self._add_special(what)
         self.look_again()
 
-    def undo_put(self, priority: int) -> None:
+    def undo_put(self, what: bytes | Message, priority: int) -> None:
         """Take back a `put`."""
-        level = self._level(priority)
-        place, what = level.ids.pop(), level.messages.pop()
-        if what is None:
-            what = self.special.pop(place)
-            if what.expires_ms:
-                self.expiries.discard((what.expires_ms, place))
-        self.size_bytes -= _length(what)
-        self._settle_level(level, priority)
+        if type(what) is bytes:
+            level = self._level(priority)
+            level.ids.pop()
+            self.size_bytes -= len(level.messages.pop())
+            self._settle_level(level, priority)
+        else:
+            self._remove_special(what)
         self.look_again()
 
-    def put_returned(self, message: Message) -> None:
-        """One that came back from a delivery, to its place."""
-        level = self._level(message.priority)
-        if level.returned is None:
-            level.returned = []
-        elif len(level.returned) > 2 * level.back + _GAPS_SLACK:
-            level.returned = sorted({place for place in level.returned if place in self.special})
-        heappush(level.returned, message.place)
-        level.back += 1
-        self._add_special(message.place, message)
-        self._settle_level(level, message.priority)
+    def expire(self) -> Message:
+        """Remove the ready message whose time ends first, wherever it is."""
+        message = self.expiries.earliest()[2]
+        self._remove_special(message)
         self.look_again()
-
-    def undo_put_returned(self, message: Message) -> None:
-        """Take back a `put_returned`."""
-        self._vanish(message)
-
-    def expire(self, place: int) -> Message:
-        """Remove a message that is ready, wherever it is."""
-        message = self.special[place]
-        self._vanish(message)
         return message
 
     def first_expiry(self) -> tuple[int, int] | None:
-        """(time, place) of the ready message whose time ends first."""
-        return None if self.expiries is None else self.expiries.earliest()
+        """(time, place) of that."""
+        first = None if self.expiries is None else self.expiries.earliest()
+        return first and first[:2]
 
     # --- leased messages
 
     def lend(self, lease: Lease) -> None:
         """Note that one of its messages is out."""
         if self.leased is None:
-            self.leased, self.oldest = {}, SortedNames()
-        self.leased[lease.delivery] = lease
-        self.oldest.add(lease.delivery)
+            self.leased = SortedNames()
+        self.leased.add(lease.delivery)
         self.away_bytes += len(lease.message.body)
+
+    def lend_all(self, leases: list[Lease]) -> None:
+        """Note that some are, in order of delivery."""
+        if len(leases) == 1:
+            self.lend(leases[0])
+            return
+        if self.leased is None:
+            self.leased = SortedNames()
+        self.leased.add_rising([lease.delivery for lease in leases])
+        self.away_bytes += sum([len(lease.message.body) for lease in leases])
 
     def end_lending(self, lease: Lease) -> None:
         """It came back, or is gone."""
-        del self.leased[lease.delivery]
-        self.oldest.discard(lease.delivery)
+        self.leased.discard(lease.delivery)
         self.away_bytes -= len(lease.message.body)
 
-    def oldest_leases(self, count: int) -> list[Lease]:
-        """The first of those that are out, by delivery."""
-        if not self.leased:
-            return []
-        return [self.leased[delivery] for delivery in islice(self.oldest.after(0), count)]
+    def leases(self, leases: Leases) -> Iterator[Lease]:
+        """Those of all leases that are its own, by delivery, as they are asked for."""
+        return map(leases.by_delivery.__getitem__, self.leased or ())
 
     # --- delayed messages
 
     def delay(self, due_ms: int, message: Message) -> None:
         """Hold a message that will be ready at that time."""
         if self.delayed is None:
-            self.delayed = Delays()
-        self.delayed.add(due_ms, message)
+            self.delayed = Deadlines()
+        self.delayed.add((due_ms, message.place, message))
         self.away_bytes += len(message.body)
 
-    def end_delay(self, place: int) -> Message:
-        """Hold it no longer."""
-        message = self.delayed.remove(place)
+    def undo_delay(self, due_ms: int, message: Message) -> None:
+        """Take back a `delay`."""
+        self.delayed.discard((due_ms, message.place, message))
         self.away_bytes -= len(message.body)
-        return message
+
+    def end_delay(self) -> tuple[int, Message]:
+        """Hold the one that is due first no longer: (due time, message)."""
+        due_ms, _, message = self.delayed.earliest()
+        self.undo_delay(due_ms, message)
+        return due_ms, message
+
+    def first_delay(self) -> tuple[int, int] | None:
+        """(due time, place) of that."""
+        first = None if self.delayed is None else self.delayed.earliest()
+        return first and first[:2]
 
     # --- waiters
 
@@ -360,106 +371,50 @@ class Queue(Level):
             level = self.levels[priority] = Level()
         return level
 
-    def _pop(self, priority: int) -> Item | None:
-        """The next of that priority."""
-        level = self.levels[priority] if priority else self
-        came_back = level.back > 0
-        if came_back:
-            level.back -= 1
-            place = heappop(level.returned)
-            what = self.special.pop(place)
-        elif level.messages:
-            place, what = level.ids.popleft(), level.messages.popleft()
-            if what is None:
-                what = self.special.pop(place)
-        else:
-            return None
+    def _settle_level(self, level: Level, priority: int) -> None:
+        """Let an empty one vanish."""
+        if priority and not level.messages and level.special is None:
+            del self.levels[priority]
+            if not self.levels:
+                self.levels = None
+
+    def _remove_first(self, item: Item) -> None:
+        """The next one of its priority goes."""
+        _, what, priority = item
         if type(what) is bytes:
+            level = self._level(priority)
+            level.ids.popleft()
+            level.messages.popleft()
             self.size_bytes -= len(what)
+            self._settle_level(level, priority)
         else:
-            self.size_bytes -= len(what.body)
-            if what.expires_ms:
-                self.expiries.discard((what.expires_ms, place))
-        self._settle_level(level, priority)
-        return place, what, priority, came_back
+            self._remove_special(what)
 
-    def _unpop(self, item: Item) -> None:
-        place, what, priority, came_back = item
-        level = self._level(priority)
-        self.size_bytes += _length(what)
-        plain = type(what) is bytes
-        if not plain:
-            self.special[place] = what
-            if what.expires_ms:
-                self.expiries.add((what.expires_ms, place))
-        if came_back:
-            if level.returned is None:
-                level.returned = []
-            heappush(level.returned, place)
-            level.back += 1
-        else:
-            level.ids.appendleft(place)
-            level.messages.appendleft(what if plain else None)
-
-    def _add_special(self, place: int, message: Message) -> None:
-        if self.special is None:
-            self.special = {}
-        self.special[place] = message
+    def _add_special(self, message: Message) -> None:
+        level = self._level(message.priority)
+        if level.special is None:
+            level.special = SortedNames()
+        level.special.add((message.place, message))
         self.size_bytes += len(message.body)
         if message.expires_ms:
             if self.expiries is None:
                 self.expiries = Deadlines()
-            self.expiries.add((message.expires_ms, place))
+            self.expiries.add((message.expires_ms, message.place, message))
 
-    def _vanish(self, message: Message) -> None:
-        """A ready message goes, out of the middle."""
+    def _remove_special(self, message: Message) -> None:
         level = self._level(message.priority)
-        place = message.place
-        del self.special[place]
-        if message.expires_ms:
-            self.expiries.discard((message.expires_ms, place))
+        level.special.discard((message.place, message))
+        if not level.special:
+            level.special = None
+            self._settle_level(level, message.priority)
         self.size_bytes -= len(message.body)
-        if level.ids and place >= level.ids[0]:
-            level.gaps += 1
-        else:
-            level.back -= 1
-        if 2 * level.gaps > len(level.ids) + _GAPS_SLACK:
-            self._sweep(level)
-        self._settle_level(level, message.priority)
-        self.look_again()
-
-    def _sweep(self, level: Level) -> None:
-        special = self.special or _NOTHING
-        kept = [pair for pair in zip(level.ids, level.messages)
-                if pair[1] is not None or pair[0] in special]
-        level.ids = deque([place for place, _ in kept])
-        level.messages = deque([message for _, message in kept])
-        level.gaps = 0
-
-    def _settle_level(self, level: Level, priority: int) -> None:
-        """See the invariants of a level, and let an empty one vanish."""
-        special, ids = self.special or _NOTHING, level.ids
-        if level.gaps:
-            while ids and level.messages[0] is None and ids[0] not in special:
-                ids.popleft()
-                level.messages.popleft()
-                level.gaps -= 1
-        if level.returned is not None:
-            if not level.back:
-                level.returned = None
-            else:
-                returned = level.returned
-                while returned[0] not in special or (ids and returned[0] >= ids[0]):
-                    heappop(returned)
-        if priority and not level.messages and not level.back:
-            self.levels.pop(priority, None)
-            if not self.levels:
-                self.levels = None
+        if message.expires_ms:
+            self.expiries.discard((message.expires_ms, message.place, message))
 
 
 def message_of(item: Item) -> Message:
     """The message of an item, also of a plain one."""
-    place, what, priority, _ = item
+    place, what, priority = item
     return Message(place, place, what, priority, 0, 0, b"", ()) if type(what) is bytes else what
 
 

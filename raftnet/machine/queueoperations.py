@@ -140,9 +140,13 @@ class QueueOperations:
         queue = executor.queues.by_name.get(name)
         if queue is None or not queue.ready():
             return EMPTY, b""
+        if not executor.moves:
+            return REPLY_FULL, b""
         count, lease_ms, consumer = what
-        result, executor.room = self._lifecycle.lease(name, queue, count, executor.room, lease_ms,
-                                                      consumer)
+        first = executor.leases.next_delivery
+        result, executor.room = self._lifecycle.lease(
+            name, queue, min(count, executor.moves), executor.room, lease_ms, consumer)
+        executor.moves -= executor.leases.next_delivery - first
         return result
 
     def _ack(self, receipts: list[tuple[int, int]], _: None) -> Result:
@@ -256,10 +260,9 @@ class QueueOperations:
                 journal.append((queue.put_back, [item]))
             removed += 1
         while removed < limit and queue.delayed:
-            due_ms, place = queue.delayed.first()
-            message = queue.end_delay(place)
+            delayed = queue.end_delay()
             if journal is not None:
-                journal.append((queue.delay, due_ms, message))
+                journal.append((queue.delay, *delayed))
             removed += 1
         executor.moves -= removed
         left = queue.ready() + len(queue.delayed or ())
@@ -292,7 +295,7 @@ class QueueOperations:
         queue.put_back(stay)
         if executor.journal is not None:
             executor.journal.append((queue.put_back, passed))
-            executor.journal.append((queue.undo_put_back, len(stay)))
+            executor.journal.append((queue.take_mixed, len(stay), _NO_ROOM_LIMIT))
         for destination, item in moving:
             message = message_of(item)
             self._lifecycle.send_back(destination, message, Event(

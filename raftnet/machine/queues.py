@@ -44,7 +44,7 @@ class Queues:
             return
         if queue.vacant():
             del self.by_name[name]
-            if queue.untouched():
+            if queue.plain():
                 self._spare = queue
             else:
                 self._look_again(name)

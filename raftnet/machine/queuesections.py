@@ -24,13 +24,7 @@ _DEDUP = struct.Struct(">QQ")               # expiry, message id; dedup id
 
 def plain_of(level: Level) -> tuple[Iterator[int], Iterator[bytes]] | None:
     """Places and bytes of a level's plain messages in order; None: there are none."""
-    messages = level.messages
-    if None not in messages:
-        return (iter(level.ids), iter(messages)) if messages else None
-    if all(message is None for message in messages):
-        return None
-    return ((place for place, message in zip(level.ids, messages) if message is not None),
-            (message for message in messages if message is not None))
+    return (iter(level.ids), iter(level.messages)) if level.messages else None
 
 
 # --- settings: in order of the queues' names
@@ -197,11 +191,9 @@ class DedupLoader:
         self._dedup: Dedup | None = None
         self._order = (0, 0)        # of the last id in its queue
 
-    def item(self, piece: bytes, offset: int, first: bool) -> int:
+    def item(self, piece: bytes, offset: int, _: bool) -> int:
         """One id; the offset behind it."""
         executor = self._executor
-        if first:
-            self._put_in_order()
         name, offset = take_name(piece, offset)
         expires_ms, message_id = order = take(_DEDUP, piece, offset)
         dedup_id, offset = take_name(piece, offset + _DEDUP.size)
@@ -226,11 +218,6 @@ class DedupLoader:
         self._dedup = self._executor.queues.make(name).dedup = Dedup()
         self._order = (0, 0)
 
-    def _put_in_order(self) -> None:
-        self._executor.lifecycle.due_ms()
-        if self._dedup is not None:
-            self._dedup.first()
-
     def _finish(self) -> None:
         if self._dedup is not None:
             self._executor.lifecycle.dedups.note(self._name, *self._dedup.first())
@@ -238,4 +225,3 @@ class DedupLoader:
     def end(self) -> None:
         """The last queue is whole."""
         self._finish()
-        self._put_in_order()

@@ -6,7 +6,8 @@ reference here: the bytes belong to whoever has them. Small neighbours are joine
 that went leave no chunks behind. Names that come in order fill their chunks whole.
 
 Nothing here knows what the names stand for (kv.py: keys, queues.py: queues), nor that they are
-bytes: deadlines lie here too (deadlines.py), and the deliveries of a queue (queue.py).
+bytes: deadlines lie here too (deadlines.py), and deliveries and messages of a queue (queue.py). Two
+that cannot be compared are never here at once: a place with its message stands for itself alone.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,15 +20,24 @@ _JOINED_NAMES_MAX = CHUNK_NAMES_MAX // 2        # two neighbours with no more be
 class SortedNames:
     """A set of names that are not empty, always in order. Not to be changed during an iteration."""
 
-    __slots__ = ("_chunks", "_firsts")
+    __slots__ = ("_chunks", "_firsts", "_count")
 
     def __init__(self):
         # Invariant: no chunk is empty, and _firsts[n] == _chunks[n][0].
         self._chunks: list[list[bytes]] = []
         self._firsts: list[bytes] = []
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._chunks))
+        return self._count
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            yield from chunk
+
+    def first(self) -> bytes | None:
+        """The one before all others; None: there is none."""
+        return self._firsts[0] if self._firsts else None
 
     def add(self, name: bytes) -> None:
         """Let the name be among them."""
@@ -38,18 +48,21 @@ class SortedNames:
             else:
                 self._chunks.append([name])
                 self._firsts.append(name)
+            self._count += 1
             return
         which = bisect_right(self._firsts, name) - 1
         if which < 0:
             if not self._firsts:
                 self._firsts.append(name)
                 self._chunks.append([name])
+                self._count = 1
                 return
             which = 0
         chunk = self._chunks[which]
         at = bisect_left(chunk, name)
         if at < len(chunk) and chunk[at] == name:
             return
+        self._count += 1
         if len(chunk) == CHUNK_NAMES_MAX:
             if at == CHUNK_NAMES_MAX:
                 # Behind a whole chunk: in the next, which begins with a greater name, or in a new.
@@ -65,6 +78,20 @@ class SortedNames:
         if not at:
             self._firsts[which] = name
 
+    def add_rising(self, names: list[bytes]) -> None:
+        """`add` names that are in order, each once. Quick where all are behind what is there."""
+        if not names or self._chunks and names[0] <= self._chunks[-1][-1]:
+            for name in names:
+                self.add(name)
+            return
+        room = CHUNK_NAMES_MAX - len(self._chunks[-1]) if self._chunks else 0
+        if room:
+            self._chunks[-1] += names[:room]
+        for at in range(room, len(names), CHUNK_NAMES_MAX):
+            self._chunks.append(names[at:at + CHUNK_NAMES_MAX])
+            self._firsts.append(names[at])
+        self._count += len(names)
+
     def _split(self, which: int, at: int) -> tuple[list[bytes], int, int]:
         """Halve a chunk; (chunk, its number, place in it) for what was to stand at `at`."""
         chunk = self._chunks[which]
@@ -77,14 +104,19 @@ class SortedNames:
 
     def discard(self, name: bytes) -> None:
         """Let the name not be among them."""
-        which = bisect_right(self._firsts, name) - 1
-        if which < 0:
-            return
-        chunk = self._chunks[which]
-        at = bisect_left(chunk, name)
-        if at == len(chunk) or chunk[at] != name:
-            return
+        if self._firsts and name == self._firsts[0]:    # what is due, or next
+            which = at = 0
+            chunk = self._chunks[0]
+        else:
+            which = bisect_right(self._firsts, name) - 1
+            if which < 0:
+                return
+            chunk = self._chunks[which]
+            at = bisect_left(chunk, name)
+            if at == len(chunk) or chunk[at] != name:
+                return
         del chunk[at]
+        self._count -= 1
         if not chunk:
             del self._chunks[which]
             del self._firsts[which]
@@ -108,12 +140,14 @@ class SortedNames:
         """Forget about `count` of them, of a machine that nobody uses any more (dismantle.py)."""
         while self._chunks and count > 0:
             chunk = self._chunks[-1]
-            count -= len(chunk)
-            if count >= 0:
+            some = min(count, len(chunk))
+            if some == len(chunk):
                 self._chunks.pop()
                 self._firsts.pop()
             else:
-                del chunk[-count:]
+                del chunk[-some:]
+            self._count -= some
+            count -= some
 
     def after(self, name: bytes) -> Iterator[bytes]:
         """The names strictly behind `name` (b"": all), in order, as they are asked for."""

@@ -227,9 +227,9 @@ class ReferenceQueues:
 
     def time_out(self, name: bytes, message: Message) -> None:
         """Its time has ended: it is dropped, or a dead letter where a queue for these was named,
-        unless that is where it became one first."""
+        unless the end of its time is the last that happened to it."""
         named = self.setting(name, Setting.DEAD_LETTER)
-        if named and named != message.origin:
+        if named and (not message.history or message.history[-1].reason != Reason.TTL_EXPIRED):
             self.bury(name, named, message, self.event(message, Reason.TTL_EXPIRED))
         else:
             self.gone[message.id] = "expired"

@@ -5,7 +5,7 @@ import unittest
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.machine.machine import Applied, Machine
 from raftnet.machine.message import Message
-from raftnet.machine.queue import Queue
+from raftnet.machine.queue import Level, Queue
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.wire import commands, requests
 from raftnet.wire.commands import Status
@@ -37,22 +37,26 @@ def fields_of(message: Message) -> tuple:
 def ready_of(queue: Queue) -> list[tuple]:
     """The ready messages in order of delivery, as fields_of; looks at the structures only."""
     levels = {0: queue, **(queue.levels or {})}
-    special = queue.special or {}
     found = []
     for priority in sorted(levels, reverse=True):
         level = levels[priority]
-        places = {place: body for place, body in zip(level.ids, level.messages)
-                  if body is not None or place in special}
-        in_deque = set(places)
-        places.update((place, None) for place in level.returned or () if place in special)
-        assert len(places) - len(in_deque) == level.back, "back counts what is in the heap"
-        assert len(level.ids) - len(in_deque) == level.gaps, "gaps counts what is not there"
-        assert not level.ids or level.ids[0] in in_deque, "a gap at the head"
-        for place in sorted(places):
-            body = places[place]
-            found.append((place, place, body, priority, 0, 0, b"", ()) if body is not None
-                         else fields_of(special[place]))
+        here = [(place, place, body, priority, 0, 0, b"", ())
+                for place, body in zip(level.ids, level.messages)]
+        here += [fields_of(message) for message in special_of(level)]
+        assert len({fields[0] for fields in here}) == len(here), "two messages at one place"
+        assert here or not priority, "a level without messages"
+        found += sorted(here)
     return found
+
+
+def special_of(level: Level) -> list[Message]:
+    """The messages of a level that are not plain, in order of place."""
+    special = [] if level.special is None else [name for chunk in level.special._chunks
+                                                for name in chunk]
+    assert special or level.special is None, "an empty one is None"
+    places = [place for place, _ in special]
+    assert places == sorted(places) == [message.place for _, message in special]
+    return [message for _, message in special]
 
 
 def contents_of(machine: Machine) -> tuple:
@@ -60,14 +64,12 @@ def contents_of(machine: Machine) -> tuple:
     executor = machine.executor
     queues = []
     for name, queue in sorted(executor.queues.by_name.items()):
-        delayed = queue.delayed.by_place if queue.delayed else {}
         dedup = queue.dedup.by_id if queue.dedup else {}
         queues.append((
             name, ready_of(queue),
-            [(due_ms, fields_of(message)) for due_ms, message in sorted(
-                delayed.values(), key=lambda held: (held[0], held[1].place))],
+            [(due_ms, fields_of(message)) for due_ms, _, message in queue.delayed or ()],
             [((lease.delivery, lease.deadline_ms, lease.taken_ms, lease.consumer),
-              fields_of(lease.message)) for _, lease in sorted((queue.leased or {}).items())],
+              fields_of(lease.message)) for lease in queue.leases(executor.leases)],
             None if queue.settings is None else tuple(queue.settings),
             sorted((key, *value) for key, value in dedup.items()),
             [key[0] for key in queue.waiters or ()], queue.size_bytes, queue.away_bytes))
@@ -106,11 +108,10 @@ class MachineCase(unittest.TestCase):
             self.assertFalse(ready and queue.waiters is not None, name)
             self.assertFalse(queue.vacant(), name)
             self.assertEqual(queue.ordinary, not (
-                queue.special or queue.levels or queue.gaps or queue.waiters
-                or queue.settings is not None), name)
+                queue.special or queue.levels or queue.waiters or queue.settings is not None), name)
             self.check_deadlines(queue)
-            for delivery, lease in (queue.leased or {}).items():
-                self.assertIs(executor.leases.by_delivery[delivery], lease)
+            for lease in queue.leases(executor.leases):
+                self.assertEqual(lease.queue, name)
             at_queues += len(queue.waiters or ())
         self.assertEqual(at_queues, len(executor.waits.pending))
         self.assertEqual(len(executor.leases.by_delivery), sum(
@@ -130,12 +131,19 @@ class MachineCase(unittest.TestCase):
         self.assertEqual(kept, machine.sessions.kept_bytes)
 
     def check_deadlines(self, queue: Queue):
-        """None too many and none too few are counted as living: else heaps would grow."""
-        mortal = [message for message in (queue.special or {}).values() if message.expires_ms]
-        self.assertEqual(len(mortal), len(queue.expiries) if queue.expiries else 0)
-        for held in (queue.delayed, queue.dedup):
-            if held is not None:
-                self.assertEqual(len(held), len(held._deadlines))
+        """None too many and none too few: all that are there, in order, as they are counted."""
+        self.assertEqual(list(queue.expiries or ()), sorted(
+            (message.expires_ms, message.place, message)
+            for level in (queue, *(queue.levels or {}).values())
+            for message in special_of(level) if message.expires_ms))
+        for due_ms, place, message in queue.delayed or ():
+            self.assertTrue(due_ms and place == message.place)
+        for names in (queue.expiries, queue.leased, queue.delayed, queue.special):
+            if names is not None:
+                self.assertEqual(list(names), sorted(names))
+                self.assertEqual(len(names), sum(map(len, names._chunks)))
+        if queue.dedup is not None:
+            self.assertEqual(len(queue.dedup), len(queue.dedup._deadlines))
         leases = self.machine.executor.leases
         self.assertEqual(len(leases.by_delivery), len(leases._deadlines))
 

@@ -137,7 +137,7 @@ class Model(Looking):
     def time_out(self, message: Record) -> None:
         self.gone(message)
         dead = self.setting(message.queue)[DEAD]
-        if dead and dead != message.origin:
+        if dead and [event.reason for event in message.history[-1:]] != [Reason.TTL_EXPIRED]:
             self.bury(dead, message, message.origin or message.queue,
                       self.event(Reason.TTL_EXPIRED, message))
 
@@ -375,7 +375,14 @@ class Model(Looking):
     def lease(self, queue, lease_ms, count, _, consumer):
         if not self.of(queue, "ready"):
             return Status.EMPTY, b""
-        result, self.room = self.fetch(queue, count, self.room, lease_ms, consumer)
+        if not lease_ms:
+            result, self.room = self.fetch(queue, count, self.room, 0, b"")
+            return result
+        if not self.moves:
+            return Status.REPLY_FULL, b""
+        before = self.next_delivery
+        result, self.room = self.fetch(queue, min(count, self.moves), self.room, lease_ms, consumer)
+        self.moves -= self.next_delivery - before
         return result
 
     def receipts(self, receipts, what):

@@ -113,9 +113,9 @@ class HeldTest(QueueCase):
         early = self.lease(500, lease_ms=500)
         self.ack(*reversed(early))
         queue = self.machine.executor.queues.by_name[b"q"]
-        self.assertEqual((self.held()[0], len(queue.oldest)), (100, 100))
+        self.assertEqual((self.held()[0], len(queue.leased)), (100, 100))
         self.assertEqual(self.machine.next_deadline_ms(), 900)
-        self.assertEqual(queue.oldest_leases(1)[0].delivery, late[0].delivery)
+        self.assertEqual(queue.leased.first(), late[0].delivery)
 
     def test_undone_lists_leave_nothing(self):
         self.put(b"m", delay_ms=50)

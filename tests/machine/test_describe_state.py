@@ -89,7 +89,14 @@ class DescribeTest(MachineCase):
                                     "    ... (1 more delayed)", "    ... (1 more dedup ids)"])
         self.assertIn("    ... (2 more)", self.lines(0))
 
-    def test_gaps_are_not_told(self):
+    def test_returned_ones_of_all_priorities_count(self):
+        self.do(queuecommands.encode_enqueue_with(b"q", [b"1"], 3),
+                queuecommands.encode_enqueue_with(b"q", [b"2", b"3"]),
+                queuecommands.encode_lease(b"q", 50, 2),
+                queuecommands.encode_nack([(1, 1), (2, 2)], 0))
+        self.assertEqual(self.lines()[3], "queue q: 3 messages, 3 bytes, 2 returned")
+
+    def test_what_ends_in_the_middle_is_not_told(self):
         self.do(queuecommands.encode_enqueue_with(b"q", [b"1"], 0, 0, 500),
                 queuecommands.encode_enqueue_with(b"q", [b"2", b"3"], 0, 0, 50))
         self.enqueue(b"q", b"4")

@@ -190,6 +190,17 @@ class LeaseTest(QueueCase):
         self.assertEqual(self.one(queuecommands.encode_ack([(1, 1)] * 3)),
                          (Status.LIMIT, b"receipts_per_command_max"))
 
+    def test_what_one_request_leases_is_bounded(self):
+        """Empty messages, of which a reply has room for a hundred thousand."""
+        self.start(purge_count_max=5)
+        self.enqueue(b"q", *[b""] * 20)
+        lease = queuecommands.encode_lease(b"q", 100, 3)
+        results = self.do(lease, lease, lease)
+        self.assertEqual([len(queueresults.decode_lease_result(payload))
+                          for status, payload in results if status == Status.OK], [3, 2])
+        self.assertEqual(results[2], (Status.REPLY_FULL, b""))
+        self.assertEqual(len(self.lease(9)), 5, "the next request has an allowance of its own")
+
     def test_leases_tells_of_the_oldest(self):
         self.enqueue(b"q", *[b"m"] * 4)
         leased = self.lease(3, at=5)
@@ -208,7 +219,7 @@ class LoadedHistoryTest(QueueCase):
         for leased in self.lease(2, consumer=b"somebody"):
             self.nack(leased, reason=b"because")
         special = copy_of(self.machine).executor.queues.by_name[b"q"].special
-        first, second = (message.history[0] for message in special.values())
+        first, second = (message.history[0] for _, message in special)
         self.assertEqual((first.consumer, first.text), (b"somebody", b"because"))
         self.assertIs(first.consumer, second.consumer)
         self.assertIs(first.text, second.text)

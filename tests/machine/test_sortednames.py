@@ -13,6 +13,8 @@ class SortedNamesTest(unittest.TestCase):
     def check(self, names: SortedNames, expected: list[bytes]):
         """All of it, and the structure."""
         self.assertEqual(list(names.after(b"")), expected)
+        self.assertEqual(list(names), expected)
+        self.assertEqual((len(names), names.first()), (len(expected), min(expected, default=None)))
         self.assertEqual([chunk[0] for chunk in names._chunks], names._firsts)
         sizes = [len(chunk) for chunk in names._chunks]
         self.assertLessEqual(max(sizes, default=0), CHUNK_NAMES_MAX)
@@ -61,12 +63,47 @@ class SortedNamesTest(unittest.TestCase):
         self.check(names, expected[-1:])
         self.assertEqual(len(names._chunks), 1)
 
+    def test_many_that_are_in_order(self):
+        """Behind all others, as mostly, and not."""
+        for there in ((), (1,), range(1, 512), range(1, 513), range(1, 514), (700,), (5000,)):
+            for count in (0, 1, 2, 511, 512, 513, 1025, 3000):
+                names = SortedNames()
+                for number in there:
+                    names.add(b"%06d" % number)
+                rising = range(600, 600 + count)
+                names.add_rising([b"%06d" % number for number in rising])
+                self.check(names, [b"%06d" % number for number in sorted({*there, *rising})])
+
     def test_backwards(self):
         names = SortedNames()
         expected = [b"%05d" % number for number in range(4 * CHUNK_NAMES_MAX)]
         for name in reversed(expected):
             names.add(name)
         self.check(names, expected)
+
+    def test_given_back_from_the_end(self):
+        names = SortedNames()
+        expected = [b"%05d" % number for number in range(3 * CHUNK_NAMES_MAX)]
+        for name in expected:
+            names.add(name)
+        for count in (1, CHUNK_NAMES_MAX - 1, CHUNK_NAMES_MAX + 5, 2 * CHUNK_NAMES_MAX):
+            names.give_back(count)
+            del expected[-count:]
+            self.check(names, expected)
+
+    def test_messages_by_their_places(self):
+        """Of what cannot be compared, each place is there once; a look-up goes without it."""
+        places, names = list(range(1, 4 * CHUNK_NAMES_MAX)), SortedNames()
+        random.Random(1).shuffle(places)
+        messages = {place: object() for place in places}
+        for place in places:
+            names.add((place, messages[place]))
+        self.assertEqual(list(names), sorted((place, messages[place]) for place in places))
+        for place in places[::2]:
+            self.assertEqual(next(names.after((place,))), (place, messages[place]))
+            names.discard((place, messages[place]))
+            self.assertNotEqual(next(names.after((place,)), ())[:1], (place,))
+        self.assertEqual([place for place, _ in names], sorted(places[1::2]))
 
     def test_few_that_are_left_lie_together(self):
         names = SortedNames()

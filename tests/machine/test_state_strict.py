@@ -3,9 +3,11 @@
 import random
 import struct
 import unittest
+from unittest import mock
 
 from raftnet.config import MachineConfig, WireConfig
 from raftnet.errors import MalformedError
+from raftnet.machine import messagesection
 from raftnet.machine.machine import Machine
 from raftnet.machine.sectionitems import column
 from raftnet.machine.sections import SECTIONS
@@ -168,6 +170,11 @@ class StrictTest(unittest.TestCase):
             S.WAITS: [wait()], S.SESSIONS: [session()]})
 
     def test_ready_messages_among_plain_ones(self):
+        for run in (4_096, 2, 1):
+            with mock.patch.object(messagesection, "_RUN_PLACES", run):
+                self.ready_among_plain()
+
+    def ready_among_plain(self):
         beside = {S.QUEUES: [plain(b"q", 10, 20, 30)], S.LEVELS: [level(b"q", 2, (25, b""))]}
         for places in ([5], [15, 25], [5, 6, 29, 35, 36], [31], [22], [9, 11, 19, 21, 29, 31]):
             loaded = self.load(beside | {S.MESSAGES: [
@@ -178,7 +185,9 @@ class StrictTest(unittest.TestCase):
             self.assertEqual([item[0] for item in items],
                              [24, 25, 26, 27, *sorted([10, 20, 30, *places])])
         self.refuse(S.MESSAGES, [message(place=10)], [message(place=30)],
-                    [message(place=25, priority=2)], beside=beside)
+                    [message(place=25, priority=2)], [message(place=15), message(place=20)],
+                    [message(place=31), message(place=25, priority=2)],
+                    [message(place=11), message(place=25, priority=2)], beside=beside)
 
     def test_leased_messages(self):
         fine = [leased(1, 4), leased(3, 2), leased(4, 5, priority=5), message(place=3, id=1),

@@ -155,7 +155,7 @@ def _over_the_maximum(intake, queue, count, size):
 def _purge_leased(real):
     def _purge(operations, name, limit):
         queue = operations._executor.queues.by_name.get(name)
-        for lease in list((queue and queue.leased or {}).values()):
+        for lease in list(queue.leases(operations._executor.leases) if queue else ()):
             operations._lifecycle.finish(lease)
         return real(operations, name, limit)
     return _purge
