@@ -25,7 +25,7 @@ def arguments(**changed) -> argparse.Namespace:
     """Of a short run."""
     return argparse.Namespace(**{
         "work": "enq", "clients": 1, "outstanding": 500, "batch": 1, "payload": 100,
-        "seconds": 0.2, "warmup": 0.0, "fill": 1, "send_buffer": 0} | changed)
+        "seconds": 0.1, "warmup": 0.0, "fill": 1, "send_buffer": 0} | changed)
 
 
 class ArgumentsTest(unittest.TestCase):
@@ -155,7 +155,7 @@ class WorksTest(unittest.TestCase):
         with LocalCluster(1).start() as cluster:
             for work in WORKS:
                 with self.subTest(work):
-                    of = arguments(work=work, outstanding=20, clients=2, fill=20_000)
+                    of = arguments(work=work, outstanding=20, clients=2, fill=10_000)
                     result = measure(cluster.addresses, [cluster.nodes[0].pid], of)
                     self.assertEqual((result["errors"], result["work"]), (0, work))
                     self.assertGreater(result["ops_per_s"], 0)
@@ -169,7 +169,7 @@ class WorksTest(unittest.TestCase):
         with LocalCluster(1).start() as cluster:
             for work in ("lease-ack", "execute"):
                 with self.subTest(work):
-                    of = arguments(work=work, outstanding=20, batch=7, fill=50_000)
+                    of = arguments(work=work, outstanding=20, batch=7, fill=20_000)
                     result = measure(cluster.addresses, [cluster.nodes[0].pid], of)
                     self.assertEqual(result["errors"], 0)
                     self.assertGreater(result["ops_per_s"], 0)
