@@ -48,7 +48,7 @@ class TestRemove(MembershipCase):
         time.sleep(QUIET_S)             # that nothing happens can only be waited for
         self.assertEqual((node.status().role, elections_asked(node)), ("removed", 0))
         self.undisturbed(rest, before)
-        with Client([node.address], 0.5) as client:
+        with Client([node.address], 0.2) as client:
             with self.assertRaisesRegex(NoAnswerError, "this node was removed from the cluster"):
                 client.queue().enqueue("x")
 

@@ -6,7 +6,7 @@ import shutil
 import unittest
 
 from tests.membership.nodes import ADDRESS, ID, MembershipCase, data_of, empty
-from tools.processes import NodeProcess
+from tools.processes import READY_S, LocalCluster, NodeProcess, wait_until
 
 
 class TestFiles(MembershipCase):
@@ -65,10 +65,17 @@ class TestFiles(MembershipCase):
 
 
 class TestWrongFiles(MembershipCase):
-    """With those that must not run there; the others go on, and the right ones help."""
+    """With those that must not run there; the others go on, and the right ones help. Three nodes
+    for all tests; each leaves them as they were."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = LocalCluster(3)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.start()
 
     def setUp(self):
-        self.nodes = self.founded(3)
+        self.nodes = self.cluster.nodes
         self.serving = self.leader()
         self.member = self.others(self.serving)[0]
         self.rest = [node for node in self.nodes if node is not self.member]
@@ -91,14 +98,17 @@ class TestWrongFiles(MembershipCase):
 
     def test_an_old_copy_shows_by_its_number_of_starts(self):
         old = os.path.join(self.cluster.directory, "old")
+        boot = self.member.status().boot
         self.member.kill()
         shutil.copytree(self.data, old)
+        connected = f"{self.member.address} has connected"
+        before = self.serving.log_text().count(connected)
         self.member.start().wait_ready()
-        self.line(self.serving, rf"{self.member.address} has connected")
+        wait_until(lambda: self.serving.log_text().count(connected) > before, READY_S, connected)
         before = self.serving.status()
         self.bring_in(old)
-        self.see_refused("a process with start 2 of that directory was seen here, and this one "
-                         "comes with start 2", before)
+        self.see_refused(f"a process with start {boot + 1} of that directory was seen here, and "
+                         f"this one comes with start {boot + 1}", before)
         self.bring_back()
 
     def test_an_old_copy_shows_by_what_it_does_not_hold(self):
@@ -131,7 +141,7 @@ class TestWrongFiles(MembershipCase):
             client.queue().enqueue("its own")
         theirs, ours = (node.status().cluster_id.hex()[:8] for node in (stranger, self.serving))
         stranger.kill()
-        self.nodes = self.nodes[:3]
+        self.cluster.nodes.remove(stranger)
         before = self.serving.status()
         self.bring_in(data_of(stranger))
         self.member.start()

@@ -20,6 +20,7 @@ LIMIT = 3               # deliveries
 LEASE_S = 1.0
 PAUSE_S = 0.005         # that a consumer spends on a message
 CONSUMERS = 2
+WAITING_MIN = 100       # messages: a consumer takes not even that many between two looks
 WAIT_S = 30.0
 
 
@@ -72,8 +73,8 @@ class PoisonTest(unittest.TestCase):
                     self.assertEqual(process.returncode, -signal.SIGKILL, self.lines(place))
                     self.killed.append(process.pid)
                     running[place] = self.start_consumer()
-            if queue.size().messages < 200:
-                texts = [f"job-{len(sent) + number}" for number in range(200)]
+            if queue.size().messages < WAITING_MIN:
+                texts = [f"job-{len(sent) + number}" for number in range(WAITING_MIN)]
                 queue.enqueue_batch(texts)
                 sent.extend(texts)
             return self.client.queue(f"{QUEUE}.dead").size().messages > 0
