@@ -1,10 +1,13 @@
 """encode and decode: each word as a frame and back as text, every kind, damage in a stream."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import unittest
+from types import ModuleType
 
 from raftnet.errors import ErrorCode, FrameError
 from raftnet.net.messages import encode_message
@@ -13,6 +16,7 @@ from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.wire import (commands, joining, kvcommands, queuecommands, queueresults, requests,
                           snapshots, transactions, watches)
 from raftnet.wire.frames import Kind, encode_frame
+from tools import decode as decode_tool
 from tools import encode
 from tools.frametext import StreamDecoder
 from tools.processes import ROOT
@@ -39,6 +43,17 @@ def run_tool(name: str, *words: str, data: bytes = b"") -> subprocess.CompletedP
     """A tool as a process."""
     return subprocess.run([sys.executable, os.path.join(ROOT, "tools", name), *words], input=data,
                           capture_output=True, timeout=60, cwd="/")
+
+
+def run_here(tool: ModuleType, *words: str) -> tuple[int, str, str]:
+    """(exit status, output, errors) of a tool in this process: what it is given is refused."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            status = tool.main(list(words))
+        except SystemExit as ended:
+            status = ended.code
+    return status, output.getvalue(), errors.getvalue()
 
 
 _NONE = "REQUEST id 1: session none sequence 1 acknowledged 0 commands 1: "
@@ -117,9 +132,9 @@ class Words(unittest.TestCase):
     def test_what_is_more_than_one_frame(self):
         for words in (["add", "h:1"], ["why"], ["backup", "x"]):
             with self.subTest(words=words):
-                done = run_tool("encode.py", *words)
-                self.assertEqual((done.returncode, done.stdout), (2, b""))
-                self.assertIn(b"more than one frame: use mqclient.py", done.stderr)
+                status, output, errors = run_here(encode, *words)
+                self.assertEqual((status, output), (2, ""))
+                self.assertIn("more than one frame: use mqclient.py", errors)
 
     def test_execute(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -341,13 +356,15 @@ class Streams(unittest.TestCase):
         self.assertEqual(process.wait(60), 0)
 
     def test_wrong_use(self):
-        for words, status in ((["--hex"], 1), (["nowhere.bin"], 1), (["log"], 2),
-                              (["log", "/nowhere"], 1), (["a", "b"], 2),
-                              (["--hex", "meta", "b"], 2)):
+        for words, status in ((["/nowhere.bin"], 1), (["log"], 2), (["log", "/nowhere"], 1),
+                              (["a", "b"], 2), (["--hex", "meta", "b"], 2)):
             with self.subTest(words=words):
-                done = run_tool("decode.py", *words, data=b"zz")
-                self.assertEqual(done.returncode, status, done.stderr)
-                self.assertNotIn(b"Traceback", done.stderr)
+                found, output, errors = run_here(decode_tool, *words)
+                self.assertEqual((found, output), (status, ""))
+                self.assertTrue(errors.splitlines()[-1].startswith("decode.py: "), errors)
+        done = run_tool("decode.py", "--hex", data=b"zz")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertNotIn(b"Traceback", done.stderr)
 
 
 if __name__ == "__main__":
