@@ -16,11 +16,14 @@ import unittest
 
 from raftnet import nodecommand
 from raftnet.client import Client
-from tools.processes import NODE_PROGRAM, NodeProcess, free_ports, wait_until
+from tools.processes import NODE_PROGRAM, ROOT, NodeProcess, free_ports, wait_until
 
 LIMIT_S = 20.0
 PIPE_BYTES = 4096           # the smallest pipe
 LINE_BYTES = 400            # no line is longer
+# node.py that waits less long for its terminal.
+IMPATIENT = ("-c", "from raftnet import actions, nodecommand; actions._STOP_WAIT_S = 0.3; "
+             "nodecommand.main()")
 
 
 class NodeCase(unittest.TestCase):
@@ -269,10 +272,10 @@ class TestEnds(NodeCase):
         process.send_signal(number)
         self.assertEqual(process.wait(LIMIT_S), 0)
 
-    def popen(self, **streams) -> subprocess.Popen:
+    def popen(self, *program: str, **streams) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, NODE_PROGRAM, self.address, "--data", self.data, "--log-all",
-             "--log-level", "debug"], stdin=subprocess.DEVNULL, **streams)
+            [sys.executable, *(program or [NODE_PROGRAM]), self.address, "--data", self.data, "--log-all",
+             "--log-level", "debug"], stdin=subprocess.DEVNULL, cwd=ROOT, **streams)
 
         def end():
             if process.poll() is None:
@@ -326,7 +329,7 @@ class TestEnds(NodeCase):
         self.assert_stops(process)
 
     def test_nobody_reads_its_pipe(self):
-        process = self.popen(stderr=subprocess.PIPE, pipesize=PIPE_BYTES)
+        process = self.popen(*IMPATIENT, stderr=subprocess.PIPE, pipesize=PIPE_BYTES)
         room = fcntl.fcntl(process.stderr, fcntl.F_GETPIPE_SZ)
         self.assertEqual(room, PIPE_BYTES)
         self.use(40)            # more lines than the pipe holds

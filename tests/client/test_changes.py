@@ -158,11 +158,11 @@ class ChangesTest(unittest.TestCase):
                                (Refuse(ErrorCode.NOT_READY), True)):
             self.outcomes = [outcome] * 100
             with self.subTest(outcome=outcome), self.assertRaises(NoAnswerError) as caught:
-                self.client(timeout_s=0.4).remove(self.follower.address)
+                self.client(timeout_s=0.2).remove(self.follower.address)
             self.assertEqual(caught.exception.known, known, caught.exception)
         # the last look at the members, for which some time is kept, still shows it
         self.outcomes = [self.done_but(SILENT_AFTER)]
-        self.client(timeout_s=0.4).remove(self.follower.address)
+        self.client(timeout_s=0.2).remove(self.follower.address)
 
     def test_what_is_no_member_is_the_leaders_to_say(self):
         self.outcomes = [Refuse(ErrorCode.NOT_A_MEMBER)]

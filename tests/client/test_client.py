@@ -224,7 +224,7 @@ class ClientTest(unittest.TestCase):
         self.leader.script += [fakenode.SILENT_BEFORE] * 1_000
         given = iter(range(200_000))
         with self.assertRaises(NoAnswerError):
-            self.client(timeout_s=0.5).queue().enqueue_many(str(number) for number in given)
+            self.client(timeout_s=0.3).queue().enqueue_many(str(number) for number in given)
         bound = (sessions.IN_FLIGHT_FRAMES_MAX + 1) * sessions.FRAME_COMMANDS_MAX
         self.assertLessEqual(next(given), bound)
 

@@ -110,7 +110,7 @@ class CommandLineTest(unittest.TestCase):
 
     def test_lines_without_an_answer_are_numbered(self):
         self.leader.script += [None, *[fakenode.SILENT_AFTER] * 9]
-        process = self.start("--timeout", "0.5", "enqueue", "-", stdin=subprocess.PIPE)
+        process = self.start("--timeout", "0.3", "enqueue", "-", stdin=subprocess.PIPE)
         process.stdin.write(b"a\n")
         process.stdin.flush()
         process.stdout.readline()
@@ -212,7 +212,7 @@ class CommandLineTest(unittest.TestCase):
 
     def test_resume(self):
         self.leader.script.append(fakenode.SILENT_AFTER)
-        status, _, err = self.run_words("--timeout", "0.5", "enqueue", "a", "b")
+        status, _, err = self.run_words("--timeout", "0.2", "enqueue", "a", "b")
         self.assertEqual(status, 4)
         token = err.split("--resume ")[1].split()[0]
         self.assertEqual(self.run_words("enqueue", "--resume", token, "a", "b")[:2], (0, "1\n2\n"))
@@ -223,7 +223,7 @@ class CommandLineTest(unittest.TestCase):
     def test_resume_behind_the_first_request(self):
         words = [chr(97 + number) * 90_000 for number in range(6)]      # two a request
         self.leader.script += [None, fakenode.SILENT_AFTER]
-        status, out, err = self.run_words("--timeout", "0.5", "enqueue", *words)
+        status, out, err = self.run_words("--timeout", "0.3", "enqueue", *words)
         self.assertEqual((status, out), (4, "1\n2\n"))
         token = err.split("--resume ")[1].split()[0]
         self.assertTrue(token.endswith(":2"))

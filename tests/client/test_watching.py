@@ -238,12 +238,12 @@ class AgainstNodes(NodesCase):
                          [("gone", b"k", 0, 7), ("put", b"k", 3, 9)])
 
     def test_the_time_limit_is_for_the_first_answer(self):
-        self.client.timeout_s = 0.3
+        self.client.timeout_s = 0.2
         with self.assertRaises(NoAnswerError):
             next(self.watch(KEY, b"k"))
         self.answers[self.leader].append(self.event(3))
         events = self.watch(KEY, b"k")
-        later = threading.Timer(0.6, lambda: self.push(self.leader, 2, *self.event(4, put(4, 1))))
+        later = threading.Timer(0.4, lambda: self.push(self.leader, 2, *self.event(4, put(4, 1))))
         later.start()
         self.addCleanup(later.join)
         self.assertEqual(next(events).index, 4)

@@ -16,6 +16,10 @@ from tools import localcluster
 from tools.processes import HOST, ROOT, free_ports, wait_until
 
 WAIT_S = 30.0
+# The program, which looks more often at a dead node.
+ATTENTIVE = ("-c", "import sys; from tools import localcluster; localcluster.LOOK_S = 0.02; "
+             "localcluster.RESTART_S = 0.2; localcluster.ELSEWHERE_S = 0.1; "
+             "sys.exit(localcluster.main(sys.argv[1:]))")
 
 
 class LocalClusterTool(unittest.TestCase):
@@ -27,12 +31,12 @@ class LocalClusterTool(unittest.TestCase):
         self.directory = directory.name
         self.output = os.path.join(self.directory, "terminal")
 
-    def start(self, *words: str) -> subprocess.Popen:
+    def start(self, *words: str, program: tuple[str, ...] = ()) -> subprocess.Popen:
         """The program, its terminal a file; ended at the test's end."""
+        program = program or (os.path.join(ROOT, "tools", "localcluster.py"),)
         with open(self.output, "wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, os.path.join(ROOT, "tools", "localcluster.py"), *words],
-                stdout=output, stderr=output)
+            process = subprocess.Popen([sys.executable, *program, *words],
+                                       stdout=output, stderr=output, cwd=ROOT)
         self.addCleanup(self.end, process)
         return process
 
@@ -75,7 +79,7 @@ class LocalClusterTool(unittest.TestCase):
     def test_two_terminals(self):
         port = self.wait_for_port()
         words = ("--port", str(port), "--data", os.path.join(self.directory, "data"))
-        process = self.start(*words)
+        process = self.start(*words, program=ATTENTIVE)
         leader, pid = self.wait_for(r"ready, (\S+) leads(?:.|\n)*kill -9 (\d+)").groups()
         self.assertEqual(self.mqclient(port, "enqueue", "hello", "world"), ["1", "2"])
         os.kill(int(pid), signal.SIGKILL)
@@ -98,7 +102,7 @@ class LocalClusterTool(unittest.TestCase):
 
     def see_rejoining(self, port: int, words: tuple[str, ...]) -> None:
         """The same command again; one node more joins."""
-        process = self.start(*words, "--restart")
+        process = self.start(*words, "--restart", program=ATTENTIVE)
         leader, pid = self.wait_for(r"ready, (\S+) leads(?:.|\n)*kill -9 (\d+)").groups()
         self.mqclient(port, "enqueue", "again")
         os.kill(int(pid), signal.SIGKILL)
