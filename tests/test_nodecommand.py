@@ -274,8 +274,9 @@ class TestEnds(NodeCase):
 
     def popen(self, *program: str, **streams) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, *(program or [NODE_PROGRAM]), self.address, "--data", self.data, "--log-all",
-             "--log-level", "debug"], stdin=subprocess.DEVNULL, cwd=ROOT, **streams)
+            [sys.executable, *(program or [NODE_PROGRAM]), self.address, "--data", self.data,
+             "--log-all", "--log-level", "debug"],
+            stdin=subprocess.DEVNULL, cwd=ROOT, **streams)
 
         def end():
             if process.poll() is None:
