@@ -1,6 +1,7 @@
 """Short forms of the long tests of what lasts (`python3 -m tests.lasting`), with real processes."""
 
 import unittest
+from unittest import mock
 
 from tests.lasting import damage, failing, smalldisk
 from tests.lasting.bounded import BoundedRun
@@ -31,7 +32,8 @@ class TestLasting(unittest.TestCase):
         if why:
             self.skipTest(why)
         run = FailingRun()
-        run.run("fdatasync", "EIO", 20)
+        with mock.patch.object(failing, "_CALL_S", 0.4):
+            run.run("fdatasync", "EIO", 20)
         self.assertEqual(run.ends, {"ended": 1})
 
 

@@ -1,6 +1,7 @@
 """Founders that come one after the other, or are emptied before all of them are together."""
 
 import socket
+import sys
 import unittest
 
 from raftnet.founding import founders_checksum
@@ -9,7 +10,18 @@ from raftnet.wire import frames, requests
 from raftnet.wire.address import parse_address
 from raftnet.wire.frames import Kind
 from tests.membership.nodes import ADDRESS, MembershipCase, empty
-from tools.processes import READY_S, LocalCluster, NodeProcess, wait_until
+from tools.processes import READY_S, ROOT, LocalCluster, NodeProcess, wait_until
+
+
+class Impatient(NodeProcess):
+    """A founder that gives the others less time to drop a cluster that was founded without it; more
+    than a second, in which lines of one kind are counted rather than written."""
+
+    @property
+    def command(self) -> list[str]:
+        program = (f"import sys; sys.path.insert(0, {ROOT!r}); from raftnet import greetings, "
+                   "nodecommand; greetings._CONFLICT_PATIENCE_MS = 1_500; nodecommand.main()")
+        return [sys.executable, "-c", program, *self.arguments]
 
 
 class TestFounding(MembershipCase):
@@ -57,8 +69,11 @@ class TestFounding(MembershipCase):
 
     def test_one_emptied_when_the_others_had_elected_a_leader(self):
         first, second, third = self.cluster.nodes
+        third = self.cluster.nodes[2] = Impatient(third.address, third.arguments, third.log_path)
         for node in (first, second):
-            node.start().wait_ready()
+            node.start()
+        for node in (first, second):
+            node.wait_ready()
         for node in (first, second):
             self.greet_as(third.address, 1, node)
         wait_until(lambda: {n.status().role for n in (first, second)} == {"leader", "follower"},
