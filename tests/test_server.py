@@ -348,7 +348,7 @@ class TestSuspendedAndKilled(ServerCase):
         away.resume()
         self.cluster.wait_settled()
 
-    def test_a_suspended_leader_is_replaced_and_steps_down(self):
+    def test_a_leader_that_is_suspended_is_replaced_and_steps_down(self):
         old = self.cluster.leader()
         with Load(self.cluster.addresses) as load:
             old.suspend()
