@@ -75,21 +75,23 @@ class TestWrongFiles(MembershipCase):
         cls.cluster.start()
 
     def setUp(self):
-        self.nodes = self.cluster.nodes
+        self.nodes = self.cluster.nodes[:3]
         self.serving = self.leader()
         self.member = self.others(self.serving)[0]
         self.rest = [node for node in self.nodes if node is not self.member]
         self.data = data_of(self.member)
-        self.aside = os.path.join(self.cluster.directory, "aside")
+        self.aside, self.old = (os.path.join(self.cluster.directory, f"{self.id()} {name}")
+                                for name in ("aside", "old"))
 
     def bring_in(self, directory: str) -> None:
-        """The member dies, and another directory stands in the place of its own."""
+        """The member dies, and another directory stands in the place of its own; at the end of the
+        test its own again, and it comes back."""
         self.member.kill()
         os.rename(self.data, self.aside)
         os.rename(directory, self.data)
+        self.addCleanup(self.bring_back)
 
     def bring_back(self) -> None:
-        """Its own directory again: it comes back."""
         self.member.kill()
         shutil.rmtree(self.data)
         os.rename(self.aside, self.data)
@@ -97,33 +99,29 @@ class TestWrongFiles(MembershipCase):
         self.members(self.nodes, self.nodes)
 
     def test_an_old_copy_shows_by_its_number_of_starts(self):
-        old = os.path.join(self.cluster.directory, "old")
         boot = self.member.status().boot
         self.member.kill()
-        shutil.copytree(self.data, old)
+        shutil.copytree(self.data, self.old)
         connected = f"{self.member.address} has connected"
         before = self.serving.log_text().count(connected)
         self.member.start().wait_ready()
         wait_until(lambda: self.serving.log_text().count(connected) > before, READY_S, connected)
         before = self.serving.status()
-        self.bring_in(old)
+        self.bring_in(self.old)
         self.see_refused(f"a process with start {boot + 1} of that directory was seen here, and "
                          f"this one comes with start {boot + 1}", before)
-        self.bring_back()
 
     def test_an_old_copy_shows_by_what_it_does_not_hold(self):
-        old = os.path.join(self.cluster.directory, "old")
         self.member.kill()
         self.member.start().wait_ready()
-        shutil.copytree(self.data, old)
+        shutil.copytree(self.data, self.old)
         with self.client() as client:
             client.queue().enqueue_many([str(n) for n in range(5)])
         self.cluster.wait_settled()
         before = self.serving.status()
-        self.bring_in(old)
+        self.bring_in(self.old)
         self.see_refused(r"this node acknowledged entry \d+ in term \d+, and its directory ends "
                          r"at entry \d+ of term \d+", before)
-        self.bring_back()
 
     def see_refused(self, why: str, before) -> None:
         """It ends, the leader says why, nobody is disturbed."""
@@ -136,6 +134,7 @@ class TestWrongFiles(MembershipCase):
 
     def test_another_clusters(self):
         stranger = self.node().start()
+        self.addCleanup(stranger.kill)
         stranger.wait_ready()
         with self.client(stranger) as client:
             client.queue().enqueue("its own")
@@ -154,7 +153,6 @@ class TestWrongFiles(MembershipCase):
         self.undisturbed(self.rest, before)
         with self.client(self.member) as client:
             self.assertEqual(client.queue().dequeue().text, "its own")
-        self.bring_back()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 `python3 -m tests.simulation.variants` prints the table from the record (variants.json): what is
 broken, which invariant notices, and how many seeds that takes (the median over several first
 seeds). `--search [NAME...]` searches anew; `--replay` runs the recorded seed of each, which must be
-caught, and the same without the break, which must be clean (test_variants.py: the most of it).
+caught, and the same without the break, which must be clean (test_variants.py: one an invariant).
 """
 
 import argparse
