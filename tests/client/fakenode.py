@@ -175,7 +175,9 @@ class FakeNode:
             if self._closed:
                 accepted.close()
                 return
-            self.connections.append(_Connection(self, accepted))
+            connection = _Connection(self, accepted)
+            self.connections.append(connection)     # before it can answer: a test looks for it then
+            connection.start()
 
     def close(self) -> None:
         """Stop listening and end all connections."""
@@ -197,6 +199,9 @@ class _Connection:
         self._socket = accepted
         self._deaf = False
         self._thread = threading.Thread(target=self._serve)
+
+    def start(self) -> None:
+        """Serve it."""
         self._thread.start()
 
     def close(self) -> None:
