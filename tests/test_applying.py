@@ -60,6 +60,13 @@ class TestApplying(ReplicaCase):
                   for _, _, kind, body in self.nodes.answers if kind == Kind.REPLY]
         self.assertEqual(firsts, list(range(1, 11)))
 
+    def test_a_slice_that_ends_with_what_was_left_is_over(self):
+        self.ask(6)
+        self.slow()
+        self.nodes.turn(self.node)
+        self.ask(2)
+        self.assertEqual(self.turns(), [3, 3, 2, 0])
+
     def test_an_entry_is_applied_however_long_it_takes(self):
         self.ask(3)
         self.slow(1)

@@ -74,6 +74,13 @@ class SortedNamesTest(unittest.TestCase):
                 names.add_rising([b"%06d" % number for number in rising])
                 self.check(names, [b"%06d" % number for number in sorted({*there, *rising})])
 
+    def test_some_at_a_time_fill_whole_chunks(self):
+        names = SortedNames()
+        for first in range(1, 10_001, 10):
+            names.add_rising(list(range(first, first + 10)))
+        self.assertEqual(len(names._chunks), -(-10_000 // CHUNK_NAMES_MAX))
+        self.assertEqual(list(names), list(range(1, 10_001)))
+
     def test_backwards(self):
         names = SortedNames()
         expected = [b"%05d" % number for number in range(4 * CHUNK_NAMES_MAX)]
