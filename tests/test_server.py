@@ -348,6 +348,8 @@ class TestSuspendedAndKilled(ServerCase):
         away.resume()
         self.cluster.wait_settled()
 
+    # By its name before test_nobody_spins_while_a_node_is_away: a follower that was suspended while
+    # it was dialled counts as slow for a while, and the leader was replaced after 3 to 6 s then.
     def test_a_leader_that_is_suspended_is_replaced_and_steps_down(self):
         old = self.cluster.leader()
         with Load(self.cluster.addresses) as load:

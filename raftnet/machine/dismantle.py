@@ -2,7 +2,7 @@
 up the loop for a tenth of a second.
 
 Rules: nobody uses the machine any more. Only here is it looked into what else the parts of it hold
-(heaps of deadlines), so that they need not know how they are given back.
+(deadlines, mostly), so that they need not know how they are given back.
 """
 
 from collections.abc import Iterator

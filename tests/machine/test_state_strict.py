@@ -216,7 +216,7 @@ class StrictTest(unittest.TestCase):
                         beside={number: [item]})
 
     def test_what_comes_back_beside_what_came_back(self):
-        """The order of places holds whatever returns when, as the original had it in its heap."""
+        """The order of places holds whatever returns when, as it did in the original."""
         loaded = self.load({S.QUEUES: [plain(b"q", 10)], S.MESSAGES: [
             leased(1, 1), leased(2, 3), leased(3, 5), message(place=2, id=2),
             message(place=4, id=4), message(place=6, id=6), message(place=12, id=6)]})
