@@ -46,7 +46,7 @@ class Server:
         self.config = config
         self.actions = actions
         self._store = store
-        self._loop = Loop()
+        self._loop = Loop(config.net.read_bytes)
         self._dirty: set[Connection] = set()        # connections with output
         self._accepted: set[Connection] = set()
         self._half_closed: dict[Connection, int] = {}   # and when they are closed at the latest

@@ -24,6 +24,7 @@ _LEADER_WAIT_S = 15.0
 _NODE_WAIT_S = 1.0
 _CONNECT_WAIT_S = 5.0
 _ANSWER_WAIT_S = 10.0
+_READ_BYTES = 256 * 1024
 _RETRY_S = 0.02
 _PATIENCE_DELAYS = 10       # every wait is longer by so many times what a packet takes
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -116,10 +117,10 @@ class LoadClient:
             self.send(b"")
         if not events & selectors.EVENT_READ:
             return
-        data = self.sock.recv(1 << 18)
-        if not data:
+        size = self.sock.recv_into(self.load.read_buffer)
+        if not size:
             raise ConnectionError("closed by the node")
-        for kind, request_id, body in self.reader.feed(data):
+        for kind, request_id, body in self.reader.feed(bytes(self.load.read_buffer[:size])):
             refusal = self.session.receive(kind, request_id, body)
             if refusal is not None:
                 if refusal.code in RETRY_HERE:
@@ -175,11 +176,11 @@ class ReadClient(LoadClient):
             self.send(b"")
         if not events & selectors.EVENT_READ:
             return
-        data = self.sock.recv(1 << 18)
-        if not data:
+        size = self.sock.recv_into(self.load.read_buffer)
+        if not size:
             raise ConnectionError("closed by the node")
         now = time.monotonic()
-        for kind, request_id, body in self.reader.feed(data):
+        for kind, request_id, body in self.reader.feed(bytes(self.load.read_buffer[:size])):
             sent = self._asked.pop(request_id)
             self.outstanding -= 1
             if kind == Kind.READ_REPLY:
@@ -200,6 +201,7 @@ class Load:
         self.addresses = addresses
         self.patience_s = _PATIENCE_DELAYS * delay_s
         self.selector = selectors.DefaultSelector()
+        self.read_buffer = memoryview(bytearray(_READ_BYTES))
         self.outstanding = arguments.outstanding
         self.work = benchworks.WORKS[arguments.work](arguments.batch, arguments.payload)
         self.filling = False

@@ -43,6 +43,8 @@ class Connection:
         self.round_trip_s = 0.0
         self.cluster_id = NO_CLUSTER
         self._reader = FrameReader()
+        # Kept: the memory of a recv of that size would be mapped and unmapped by each.
+        self._read_buffer = memoryview(bytearray(READ_BYTES))
         self._early: list[tuple[int, int, bytes]] = []  # frames that came with the greeting
         began = clock()
         limit = _remaining(deadline)
@@ -108,10 +110,10 @@ class Connection:
         if self._reader.error is not None:
             raise self._reader.error
         self._socket.settimeout(_remaining(deadline))
-        data = self._socket.recv(READ_BYTES)
-        if not data:
+        size = self._socket.recv_into(self._read_buffer)
+        if not size:
             raise ConnectionResetError(f"{self.address} closed the connection")
-        received = self._reader.feed(data)
+        received = self._reader.feed(bytes(self._read_buffer[:size]))
         if self._reader.error is not None and not received:
             raise self._reader.error
         return received

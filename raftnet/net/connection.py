@@ -32,7 +32,7 @@ class Connection:
     __slots__ = ("sock", "name", "reader", "greeting", "identity", "closed", "sent_bytes",
                  "heard_ms", "_loop", "_config", "_on_frames", "_on_closed", "_out", "_out_bytes",
                  "_urgent_end", "_events", "_closing", "_dirty", "_on_half_closed",
-                 "_half_closed", "_owed")
+                 "_half_closed", "_owed", "_read_buffer")
 
     def __init__(self, sock: socket.socket, name: str, loop: Loop, config: NetConfig,
                  dirty: set["Connection"],
@@ -49,6 +49,7 @@ class Connection:
         self.heard_ms = 0               # when a complete frame came; kept by the server
         self._loop = loop
         self._config = config
+        self._read_buffer = loop.read_buffer
         self._dirty = dirty             # connections with output, flushed at the turn's end
         self._on_frames = on_frames
         self._on_closed = on_closed
@@ -200,16 +201,16 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            data = self.sock.recv(self._config.read_bytes)
+            size = self.sock.recv_into(self._read_buffer)
         except BlockingIOError:
             return
         except OSError as error:
             self.close(_reason(error))
             return
-        if not data:
+        if not size:
             self._ended()
             return
-        frames = self.reader.feed(data)
+        frames = self.reader.feed(bytes(self._read_buffer[:size]))
         self._owed += len(frames)
         if frames or self.identity or self.reader.error is not None:
             self._on_frames(self, frames)

@@ -1,7 +1,8 @@
 """The event loop: which sockets are ready, and a wake-up for other threads and signals.
 
 Rules: nothing here blocks but `wait`, up to the time given; callbacks get the event mask and do not
-block either. A wake-up is one byte on a socket pair: any thread may call `wake`.
+block either. A wake-up is one byte on a socket pair: any thread may call `wake`. One buffer for all
+that is received: the memory of a large `recv` would be mapped and unmapped by each.
 """
 
 import selectors
@@ -9,13 +10,16 @@ import signal
 import socket
 from collections.abc import Callable
 
+from raftnet.config import NetConfig
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Loop:
-    """Sockets and their callbacks."""
+    """Sockets and their callbacks. `read_buffer` belongs to a callback while it runs."""
 
-    def __init__(self):
+    def __init__(self, read_bytes: int = NetConfig.read_bytes):
+        self.read_buffer = memoryview(bytearray(read_bytes))
         self._selector = selectors.DefaultSelector()
         self._wake_out, self._wake_in = socket.socketpair()
         for end in (self._wake_out, self._wake_in):
@@ -71,11 +75,7 @@ class Loop:
         signal.set_wakeup_fd(-1)
 
     def _drain_wakes(self, events: int) -> None:
-        try:
-            while self._wake_in.recv(4096):
-                pass
-        except BlockingIOError:
-            return
+        self._wake_in.recv_into(self.read_buffer)       # what is left ends the next wait
 
     def close(self) -> None:
         """Give everything back."""
