@@ -17,8 +17,7 @@ from raftnet.weights import weight
 from raftnet.wire import commands
 from raftnet.wire.frames import Kind
 from raftnet.wire.requests import (
-    INTERNAL_SESSION, NO_SESSION, REQUEST_HEAD_BYTES, decode_request_head, encode_error,
-    encode_request)
+    INTERNAL_SESSION, NO_SESSION, decode_request_head, encode_error, encode_request)
 
 ERROR_TEXT_MAX = 1_000      # characters
 
@@ -86,48 +85,39 @@ class Gateway:
         self.answers.append((client, request_id, Kind.ERROR,
                              encode_error(code, text[:ERROR_TEXT_MAX], leader)))
 
-    def request(self, client, request_id: int, body: bytes) -> None:
-        """A REQUEST at a leader that may serve."""
-        if self._is_acceptable(client, request_id, body):
-            self._take(client, request_id, body)
-
-    def is_doubtful(self, body: bytes) -> bool:
-        """Whether the request is of a session that is unknown here and had answers before. A leader
-        must hear a quorum before it says that the session expired: another may have opened it."""
-        if len(body) < REQUEST_HEAD_BYTES:
-            return False
-        session, _, acknowledged, _ = decode_request_head(body)
-        return (acknowledged > 0 and session not in self._sessions
-                and session not in (NO_SESSION, INTERNAL_SESSION)
-                and self._machine.last_sequence(session) is None)
-
-    def _is_acceptable(self, client, request_id: int, body: bytes) -> bool:
+    def request(self, client, request_id: int, body: bytes, confirmed: bool = False) -> bool:
+        """A REQUEST at a leader that may serve. False where nothing was done with it: ask again,
+        `confirmed`, once a quorum was heard."""
         if len(body) > self._wire.request_bytes_max:
             self.refuse(client, request_id, ErrorCode.TOO_LARGE,
                         f"a request of {len(body)} bytes: {self._wire.request_bytes_max} are "
                         "allowed; send fewer messages at once")
-            return False
+            return True
         try:
-            session, first, _, count = decode_request_head(body)
+            session, first, acknowledged, count = decode_request_head(body)
         except MalformedError as error:
             self.refuse(client, request_id, ErrorCode.BAD_REQUEST, str(error))
-            return False
+            return True
         if session == INTERNAL_SESSION or first < 1 or count < 1:
             self.refuse(client, request_id, ErrorCode.BAD_REQUEST,
                         "a session of the client's own, a first sequence and a count from 1 on "
                         "are needed")
-            return False
+            return True
         if self.waiting_bytes > self._config.waiting_bytes_max:
             self.refuse(client, request_id, ErrorCode.BUSY, "too many requests wait; send again")
+            return True
+        if acknowledged and not confirmed and self._is_doubtful(session):
             return False
+        waiter = Waiter(client, request_id, session, first)
+        if session == NO_SESSION or self._admit(waiter, acknowledged, count):
+            self._append(body, waiter)
         return True
 
-    def _take(self, client, request_id: int, body: bytes) -> None:
-        session, first, acknowledged, count = decode_request_head(body)
-        waiter = Waiter(client, request_id, session, first)
-        if session != NO_SESSION and not self._admit(waiter, acknowledged, count):
-            return
-        self._append(body, waiter)
+    def _is_doubtful(self, session: bytes) -> bool:
+        """Whether a session that had answers before is unknown here. A leader must hear a quorum
+        before it says that the session expired: another may have opened it."""
+        return (session not in self._sessions and session != NO_SESSION
+                and self._machine.last_sequence(session) is None)
 
     def _append(self, body: bytes, waiter: Waiter) -> None:
         weighs = weight(body, self._machine.ready)

@@ -156,7 +156,7 @@ class Reads:
                                 replica.machine.applied_index)
             return len(body)
         if kind == Kind.REQUEST:
-            replica.gateway.request(client, request_id, what)
+            replica.gateway.request(client, request_id, what, confirmed=True)
             return 0
         if kind == Kind.TAKE_SNAPSHOT:
             replica.snapshots.take(client, request_id)

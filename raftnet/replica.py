@@ -255,18 +255,12 @@ class Replica:
                 refusal = (ErrorCode.DISK_FULL, "the leader's disk is full: free space there")
             if refusal is not None:
                 self.refuse(client, request_id, *refusal)
-            else:
-                self._request(client, request_id, body)
+            elif not self.gateway.request(client, request_id, body):
+                self.reads.confirm_request(client, request_id, body)
         elif kind in (Kind.JOIN, Kind.INVITE, Kind.CHANGE):
             self.admission.frame(client, request_id, kind, body)
         else:
             self.reads.frame(client, request_id, kind, body)
-
-    def _request(self, client, request_id: int, body: bytes) -> None:
-        if self.gateway.is_doubtful(body):
-            self.reads.confirm_request(client, request_id, body)
-        else:
-            self.gateway.request(client, request_id, body)
 
     def refuse(self, client, request_id: int, code: ErrorCode, text: str) -> None:
         """Answer with an ERROR that names the leader."""

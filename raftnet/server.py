@@ -2,7 +2,8 @@
 
 One port for clients, peers and tools. A turn of the loop: read every ready socket, hear of the
 disk, let the clock take effect, then `Replica.turn()`, and do what it says in its order: messages,
-the disk job, replies. If `_turn` stays this short, the design is intact.
+the disk job, replies. The clock goes in whole milliseconds: what depends on nothing else is done in
+the first turn of each. If `_turn` stays this short, the design is intact.
 """
 
 import gc
@@ -85,14 +86,22 @@ class Server:
         gc.freeze()
         gc.disable()
         timeout_s = 0.0
-        last_ms = self.now_ms()
+        last_ms = deadline_ms = self.now_ms()
         while not (self._stopping and self._has_handed_over()):
             self._loop.wait(timeout_s)
-            if self.now_ms() - last_ms > timeout_s * 1000 + _LATE_MS:
+            now_ms = self.now_ms()
+            if now_ms - last_ms > timeout_s * 1000 + _LATE_MS:
                 self._drain()
-            last_ms = self.now_ms()
-            self._turn()
-            timeout_s = self._timeout_s()
+                now_ms = self.now_ms()
+            self._turn(now_ms, now_ms != last_ms)
+            if now_ms != last_ms:
+                deadline_ms = self._deadline_ms()
+            else:
+                deadline_ms = min(deadline_ms, now_ms + 1)      # this turn may have set another
+            # One more millisecond: the clock is cut to whole ones.
+            timeout_s = (max(0, deadline_ms - self.now_ms() + 1) / 1000
+                         if deadline_ms > now_ms else 0.0)
+            last_ms = now_ms
 
     def run_until_signal(self) -> None:
         """`run`, ended by SIGINT or SIGTERM; a second one ends the process at once."""
@@ -160,29 +169,36 @@ class Server:
         while self._loop.wait(0) and self.now_ms() < end_ms:
             pass
 
-    def _timeout_s(self) -> float:
-        now = self.now_ms()
-        deadline = min(self.replica.next_deadline_ms(), self._peers.next_deadline_ms(now),
-                       *self._half_closed.values(),
-                       *([self._hand_over_deadline_ms] if self._hand_over_deadline_ms else []))
-        # One more millisecond: the clock is cut to whole ones.
-        return max(0, deadline - now + 1) / 1000 if deadline > now else 0.0
+    def _deadline_ms(self) -> int:
+        """When a turn is needed though nothing comes."""
+        deadlines = [self.replica.next_deadline_ms(), self._peers.next_deadline_ms(self.now_ms()),
+                     *self._half_closed.values()]
+        if self._hand_over_deadline_ms:
+            deadlines.append(self._hand_over_deadline_ms)
+        return min(deadlines)
 
     # --- the turn
 
-    def _turn(self) -> None:
+    def _turn(self, now_ms: int, is_first: bool) -> None:
+        """`is_first`: of this millisecond."""
         replica = self.replica
         self._hear_disk()
-        replica.advance_clock(self.now_ms())
+        if is_first:
+            replica.advance_clock(now_ms)
         self._do(replica.turn())
         if replica.stop_reason:
             raise RaftnetError(replica.stop_reason)
-        if replica.raft is not None:
-            self._set_patience(replica.raft.election_timeout_ms)
-        self._peers.tick(self.now_ms())
+        if is_first:
+            self._tick(now_ms)
+        self._flush()
+
+    def _tick(self, now_ms: int) -> None:
+        """Deadlines that are no replica's."""
+        if self.replica.raft is not None:
+            self._set_patience(self.replica.raft.election_timeout_ms)
+        self._peers.tick(now_ms)
         if self._half_closed:
             self._close_overdue()
-        self._flush()
         self.actions.tick()
 
     def _do(self, turn: Turn) -> None:
@@ -318,6 +334,8 @@ class Server:
         error = connection.reader.error
         if error is not None:
             self._refuse(connection, 0, error.code, self.describe_damage(error))
+        elif not connection.identity:
+            return
         elif frames:
             # A sign of life answers nothing.
             if any(kind != Kind.HEARTBEAT_REPLY or any(body[16:]) for kind, _, body in frames):

@@ -103,6 +103,8 @@ class Snapshots:
 
     def _is_due(self) -> bool:
         replica = self._replica
+        if not self._askers and replica.store.log_bytes <= self._trigger_bytes:
+            return False        # nearly always
         applied = replica.machine.applied_index
         if (replica.now_ms < self._retry_ms or replica.disk_full
                 or applied <= replica.raft.log.snapshot_index):     # perhaps not on the disk yet

@@ -106,9 +106,9 @@ class LoadClient:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
-        self.out = data[sent:]
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.out else 0)
-        if self.load.selector.get_key(self.sock).events != events:
+        waited, self.out = bool(self.out), data[sent:]
+        if waited != bool(self.out):
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.out else 0)
             self.load.selector.modify(self.sock, events, self)
 
     def on_events(self, events: int) -> None:

@@ -126,6 +126,11 @@ class Connection:
             except OSError as error:
                 self.close(_reason(error))
                 return
+        if self._out or self._events != READ or self._closing or self._half_closed:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Not all is as usual: end, or watch for what is wanted now."""
         if not self._out and (self._closing or self._half_closed and self._owed <= 0):
             self.close(self._closing or "closed by the other side")
             return
@@ -136,7 +141,7 @@ class Connection:
         again: no more is joined at once than a socket usually takes."""
         out = self._out
         while out:
-            count, size = 0, 0
+            count, size = 1, len(out[0])
             while count < len(out) and size < _JOIN_BYTES_MAX:
                 size += len(out[count])
                 count += 1
@@ -151,7 +156,8 @@ class Connection:
                 self._keep_unsent(sent)
                 return
             del out[:count]
-            self._urgent_end = max(0, self._urgent_end - count)
+            if self._urgent_end:
+                self._urgent_end = max(0, self._urgent_end - count)
 
     def _keep_unsent(self, sent: int) -> None:
         """So many bytes have left: frames that have not begun stay whole, so that an urgent one can

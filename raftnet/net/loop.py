@@ -18,9 +18,10 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class Loop:
     """Sockets and their callbacks. `read_buffer` belongs to a callback while it runs."""
 
-    def __init__(self, read_bytes: int = NetConfig.read_bytes):
+    def __init__(self, read_bytes: int = NetConfig().read_bytes):
         self.read_buffer = memoryview(bytearray(read_bytes))
         self._selector = selectors.DefaultSelector()
+        self._changed = False       # since the ready ones were found, a socket was forgotten
         self._wake_out, self._wake_in = socket.socketpair()
         for end in (self._wake_out, self._wake_in):
             end.setblocking(False)
@@ -34,7 +35,7 @@ class Loop:
     def change(self, sock: socket.socket, events: int) -> None:
         """Watch for other events; 0 keeps the place and hears nothing."""
         if not events:
-            self._selector.unregister(sock)
+            self.forget(sock)
             return
         try:
             key = self._selector.get_key(sock)
@@ -45,6 +46,7 @@ class Loop:
 
     def forget(self, sock: socket.socket) -> None:
         """Watch the socket no more; must come before it is closed."""
+        self._changed = True
         if sock.fileno() in self._selector.get_map():
             self._selector.unregister(sock)
 
@@ -52,12 +54,16 @@ class Loop:
         """Wait for events and call back; how many sockets were ready."""
         ready = self._selector.select(max(0.0, timeout_s))
         self.before_callbacks()
-        watched = self._selector.get_map()
+        self._changed = False
         for key, events in ready:
-            # An earlier callback of this round may have closed it, or put another in its place.
-            if key.fd in watched and watched[key.fd].data is key.data:
+            if not self._changed or self._is_watched(key):
                 key.data(events)
         return len(ready)
+
+    def _is_watched(self, key: selectors.SelectorKey) -> bool:
+        """Whether no earlier callback of this round closed it, or put another in its place."""
+        watched = self._selector.get_map()
+        return key.fd in watched and watched[key.fd].data is key.data
 
     def wake(self) -> None:
         """End a wait; may be called from any thread."""

@@ -124,8 +124,10 @@ def follow_membership(raft) -> None:
 def flush(raft) -> None:
     """What a leader sends once a turn: new entries, new read rounds."""
     slices: dict[int, list] = {}        # followers in step are sent the same list
+    last_index = raft.log.last_index
     for node_id, progress in raft.progress.items():
-        send_appends(raft, node_id, progress, slices)
+        if progress.next_index <= last_index or progress.probing or progress.snapshot is not None:
+            send_appends(raft, node_id, progress, slices)
     if raft.reads_new and raft.leads_ready:
         raft.read_round += 1
         raft.reads_waiting.append((raft.read_round, raft.log.commit_index, raft.reads_new))

@@ -108,7 +108,6 @@ class FrameReader:
             data = b"".join(self._pieces)
         start, end = 0, len(data)
         need = HEADER_BYTES
-        view = memoryview(data)
         while end - start >= HEADER_BYTES:
             length, checksum, version, kind, _, request_id = _UNPACK(data, start)
             need = length + LENGTH_COUNTS_FROM
@@ -119,19 +118,22 @@ class FrameReader:
             if end - start < need:
                 break
             stop = start + need
-            if crc32(view[start + CHECKED_FROM:stop]) != checksum:
+            behind = start + HEADER_BYTES
+            body = data[behind:stop]
+            if crc32(body, crc32(data[start + CHECKED_FROM:behind])) != checksum:
                 self.error = FrameError("the frame's checksum does not match its bytes")
                 break
             if version != VERSION:
                 self.error = FrameError(f"protocol version {version}: this side speaks {VERSION}",
                                         ErrorCode.WRONG_VERSION)
                 break
-            frames.append((kind, request_id, data[start + HEADER_BYTES:stop]))
+            frames.append((kind, request_id, body))
             start = stop
             need = HEADER_BYTES
         self.offset += start
-        rest = data[start:] if self.error is None else b""
-        self._pieces = [rest] if rest else []
-        self._held = len(rest)
-        self._need = need
+        if start < end or self._held:
+            rest = data[start:] if self.error is None else b""
+            self._pieces = [rest] if rest else []
+            self._held = len(rest)
+            self._need = need
         return frames

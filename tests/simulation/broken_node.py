@@ -299,7 +299,7 @@ VARIANTS = [
             lambda: [wrapped(Executor, "_serve", _serve_again),
                      wrapped(Sessions, "complete", _complete_again)]),
     Variant("stale leader says expired", "SESSION_EXPIRED is said without hearing a quorum",
-            lambda: [patch.object(Gateway, "is_doubtful", lambda *_: False)], profile=_SPLITS),
+            lambda: [patch.object(Gateway, "_is_doubtful", lambda *_: False)], profile=_SPLITS),
     Variant("newest first", "a queue gives its newest message",
             lambda: [wrapped(Queue, "append", _newest_first)]),
     Variant("a dequeued message stays", "of three messages that are taken the last stays as well",
