@@ -114,6 +114,7 @@ class NetConfig:
                                             # holds its connections
     dial_backoff_ms_max: int = 2_000
     half_closed_ms: int = 5_000             # answers to a client that sends no more take no longer
+    unfinished_frame_ms: int = 60_000       # a client's frame that was begun, without a byte more
     listen_backlog: int = 512
     look_ups_max: int = 16                  # names looked up at a time, a thread each
     addresses_max: int = 8                  # of one name, tried by one dial

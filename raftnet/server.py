@@ -3,39 +3,34 @@
 One port for clients, peers and tools. A turn of the loop: read every ready socket, hear of the
 disk, let the clock take effect, then `Replica.turn()`, and do what it says in its order: messages,
 the disk job, replies. The clock goes in whole milliseconds: what depends on nothing else is done in
-the first turn of each. If `_turn` stays this short, the design is intact.
+the first turn of each. If `_turn` stays this short, the design is intact. What comes in on the
+port is accepting.py's affair.
 """
 
 import gc
 import random
-import resource
 import signal
 import sys
 import time
 
+from raftnet.accepting import Accepting
 from raftnet.actions import ERROR, WARNING, ActionLog
 from raftnet.config import Config
 from raftnet.errors import ErrorCode, FrameError, MalformedError, RaftnetError, StorageError
-from raftnet.gateway import ERROR_TEXT_MAX
 from raftnet.net.connection import Connection
-from raftnet.net.loop import READ, Loop
+from raftnet.net.loop import Loop
 from raftnet.net.peers import Peer, Peers
-from raftnet.net.sockets import bear_silence, listen
+from raftnet.net.sockets import listen
 from raftnet.rebuild import SnapshotOrder
 from raftnet.replica import Replica, Start, Turn
 from raftnet.snapshotprocess import SnapshotProcess
 from raftnet.storage.store import Store
 from raftnet.storage.worker import DiskWorker
-from raftnet.wire import requests
-from raftnet.wire.address import check_address, format_address
-from raftnet.wire.frames import PEER_KINDS_FROM, VERSION, Kind, encode_frame
+from raftnet.wire.frames import encode_frame
 
 SWITCH_INTERVAL_S = 0.0002      # the disk thread must get the interpreter back at once
-_ACCEPTS_A_TURN = 64
 _LATE_MS = 100                  # a turn that comes later than this drains its sockets first
 _DRAIN_MS_MAX = 100
-_DESCRIPTORS_MAX = 8_192        # as many as the system's default lets every program have
-_OWN_DESCRIPTORS = 64           # files, listener, connections to peers
 _STOP_WAIT_S = 10.0
 
 
@@ -49,20 +44,16 @@ class Server:
         self._store = store
         self._loop = Loop(config.net.read_bytes)
         self._dirty: set[Connection] = set()        # connections with output
-        self._accepted: set[Connection] = set()
-        self._half_closed: dict[Connection, int] = {}   # and when they are closed at the latest
-        self._peer_of: dict[int, Connection] = {}   # accepted connections of peers, by node id
         self._began = time.monotonic()
         self._stopping = False
         self._hand_over_deadline_ms: int | None = None
-        self._listener = listen(bind or start.address, config.net.listen_backlog)
-        self._loop.watch(self._listener, READ, self._accept)
-        self._connections_max = min(config.net.connections_max, _descriptors() - _OWN_DESCRIPTORS)
+        listener = listen(bind or start.address, config.net.listen_backlog)
         self.replica = Replica(config, store, start, random.SystemRandom().randint, actions)
         self.replica.watches.backlog = lambda connection: connection.out_bytes
         self.replica.applying.clock = time.monotonic
         self._loop.before_callbacks = lambda: self.replica.elapse(self.now_ms())
         actions.state = self.replica.state_words
+        self._accepting = Accepting(self, self._loop, listener, self._dirty)
         self._peers = Peers(self, self._loop, config.net, self._dirty, self._dialled_frames)
         self._worker = DiskWorker(store, self._loop.wake)
         self._snapshots = SnapshotProcess(self._loop, config, store.disk.directory,
@@ -133,13 +124,8 @@ class Server:
         """Sync what was begun, close everything."""
         self._snapshots.close()
         done = self._worker.stop(_STOP_WAIT_S)
-        for connection in list(self._accepted):
-            connection.flush()
-            connection.close("this node stops")
+        self._accepting.close()
         self._peers.close()
-        if self._listener is not None:
-            self._loop.forget(self._listener)
-            self._listener.close()
         self._loop.close()
         if done:
             self._store.close()
@@ -158,7 +144,7 @@ class Server:
                 return True
             self._hand_over_deadline_ms = self.now_ms() + timeout_ms
         # One that has gone meanwhile stops too: the others elect as soon as this node has gone.
-        gone = replica.raft.transfer_to not in self._peer_of
+        gone = self._accepting.peer(replica.raft.transfer_to) is None
         return gone or self.now_ms() >= self._hand_over_deadline_ms
 
     def _drain(self) -> None:
@@ -172,7 +158,7 @@ class Server:
     def _deadline_ms(self) -> int:
         """When a turn is needed though nothing comes."""
         deadlines = [self.replica.next_deadline_ms(), self._peers.next_deadline_ms(self.now_ms()),
-                     *self._half_closed.values()]
+                     *self._accepting.deadlines_ms()]
         if self._hand_over_deadline_ms:
             deadlines.append(self._hand_over_deadline_ms)
         return min(deadlines)
@@ -197,14 +183,13 @@ class Server:
         if self.replica.raft is not None:
             self._set_patience(self.replica.raft.election_timeout_ms)
         self._peers.tick(now_ms)
-        if self._half_closed:
-            self._close_overdue()
+        self._accepting.tick(now_ms)
         self.actions.tick()
 
     def _do(self, turn: Turn) -> None:
         if turn.peers_changed:
             self._peers.set_targets(self.replica.greetings.dial_targets())
-            self._greet_again()
+            self._accepting.greet_again()
         for address, node_id, message in turn.messages:
             self._peers.send_message(address, node_id, message)
         for address, kind, body in turn.frames:
@@ -228,8 +213,7 @@ class Server:
             return
         self._election_timeout_ms = election_timeout_ms
         self._peers.set_patience(election_timeout_ms)
-        for connection in self._peer_of.values():
-            bear_silence(connection.sock, election_timeout_ms)
+        self._accepting.set_patience(election_timeout_ms)
 
     def _flush(self) -> None:
         while self._dirty:
@@ -263,86 +247,22 @@ class Server:
         else:
             snapshots.failed(order, text)
 
-    # --- accepted connections
+    # --- what its connections ask
 
-    def _accept(self, events: int) -> None:
-        for _ in range(_ACCEPTS_A_TURN):
-            try:
-                sock, where = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # Too many open files, or the other side is gone already: that one is lost.
-                self.actions.say("accept", "a connection could not be accepted: %s", error,
-                                 level=WARNING)
-                return
-            if len(self._accepted) >= self._connections_max:
-                sock.close()
-                self.actions.say("accept", "refused a connection: %d are open",
-                                 len(self._accepted), level=WARNING)
-                continue
-            name = format_address(where[0], where[1])
-            connection = Connection(sock, name, self._loop, self.config.net, self._dirty,
-                                    self._accepted_frames, self._accepted_closed,
-                                    self._accepted_half_closed)
-            self._accepted.add(connection)
-            self.replica.gateway.client_opened(connection)
-            self.actions.say("accept", "connection from %s", name)
+    def peer_seen(self, address: str) -> None:
+        """A node with that address has dialled this one: it can be dialled."""
+        self._peers.seen(address)
 
-    def _accepted_closed(self, connection: Connection, reason: str) -> None:
-        self._accepted.discard(connection)
-        self._half_closed.pop(connection, None)
-        self.replica.gateway.client_gone(connection)
-        node_id = connection.identity
-        if node_id and self._peer_of.get(node_id) is connection:
-            del self._peer_of[node_id]
-            self.actions.say("peer gone", "%s has gone: %s", connection.greeting.address, reason)
-        else:
-            self.actions.say("accept", "connection from %s ended: %s", connection.name, reason)
+    def heard_ms(self, node_id: int) -> int:
+        """When the last complete frame came from that peer; 0: none on this connection."""
+        connection = self._accepting.peer(node_id)
+        return connection.heard_ms if connection is not None else 0
 
-    def _accepted_half_closed(self, connection: Connection) -> None:
-        """It sends no more and is owed answers: it gets those, but its waits end now, as it may
-        well be dead."""
-        self.replica.gateway.client_gone(connection)
-        self._half_closed[connection] = self.now_ms() + self.config.net.half_closed_ms
-
-    def _close_overdue(self) -> None:
-        now = self.now_ms()
-        for connection, deadline in list(self._half_closed.items()):
-            if now >= deadline:
-                connection.close("closed by the other side; no answer in time")
-
-    def _accepted_frames(self, connection: Connection, frames: list) -> None:
-        replica = self.replica
-        try:
-            for kind, request_id, body in frames:
-                if kind >= PEER_KINDS_FROM:
-                    if not connection.identity:
-                        self._refuse(connection, request_id, ErrorCode.GREETING_REQUIRED,
-                                     "greet with this cluster's id first")
-                        return
-                    replica.peer_frame(connection.identity, kind, body)
-                elif kind == Kind.HELLO:
-                    self._greeted(connection, request_id, requests.decode_hello(body))
-                else:
-                    replica.client_frame(connection, request_id, kind, body)
-                if connection.closed:
-                    return
-        except MalformedError as error:
-            self._refuse(connection, request_id, ErrorCode.BAD_REQUEST, str(error))
-            return
-        error = connection.reader.error
-        if error is not None:
-            self._refuse(connection, 0, error.code, self.describe_damage(error))
-        elif not connection.identity:
-            return
-        elif frames:
-            # A sign of life answers nothing.
-            if any(kind != Kind.HEARTBEAT_REPLY or any(body[16:]) for kind, _, body in frames):
-                connection.heard_ms = replica.now_ms
-        else:
-            # A part of a large one: without this, an append over a slow link would look like death.
-            replica.sign_of_life(connection.identity)
+    def peer_silent(self, node_id: int) -> None:
+        """Peers: nothing was answered for long. Its answers may be what is stuck."""
+        connection = self._accepting.peer(node_id)
+        if connection is not None:
+            connection.close("no whole frame came for long")
 
     def describe_damage(self, error: FrameError) -> str:
         """In words, what is wrong with a frame that came; damaged ones are counted."""
@@ -350,81 +270,6 @@ class Server:
             return str(error)
         self.damaged_frames += 1
         return f"{error} (damaged frame number {self.damaged_frames} since the start)"
-
-    def _refuse(self, connection: Connection, request_id: int, code: ErrorCode, text: str) -> None:
-        """Say why, then close: what follows on this connection cannot be trusted."""
-        text = text[:ERROR_TEXT_MAX]
-        self.actions.say("refusal", "%s is refused: %s: %s", connection.name, code.name, text,
-                         level=WARNING)
-        connection.send(Kind.ERROR, request_id, requests.encode_error(code, text))
-        connection.identity = 0         # what follows in its buffers counts no more
-        connection.close_after_flush(text)
-
-    def _greeted(self, connection: Connection, request_id: int, hello: requests.Hello) -> None:
-        replica = self.replica
-        if not hello.version_min <= VERSION <= hello.version_max:
-            self._refuse(connection, request_id, ErrorCode.WRONG_VERSION,
-                         f"this node speaks version {VERSION} of the protocol")
-            return
-        if hello.role == requests.ROLE_PEER:
-            check_address(hello.address)        # MalformedError where it is none
-            refusal = self._why_second(hello) or replica.greetings.greeted(hello)
-            if refusal is not None:
-                self._refuse(connection, request_id, *refusal)
-                return
-            connection.greeting = hello
-            self._peers.seen(hello.address)
-            if hello.cluster_id == replica.cluster_id and any(replica.cluster_id):
-                self._identify(connection, hello)
-        connection.send(Kind.HELLO_REPLY, request_id,
-                        requests.encode_hello(replica.greetings.hello()))
-
-    def _why_second(self, hello: requests.Hello) -> tuple[ErrorCode, str] | None:
-        """How to refuse another process of a node while one is connected, which must not suffer
-        from it; None: it is the only one."""
-        living = self._peer_of.get(hello.node_id)
-        if (living is None or living.greeting.process == hello.process
-                or hello.cluster_id != self.replica.cluster_id):
-            return None
-        return self.replica.greetings.why_unwelcome(hello) or (
-            ErrorCode.ADDRESS_TAKEN, f"another process of node {hello.node_id:016x} is connected "
-            f"here, as {living.greeting.address}: stop one of the two, and never run a copy of a "
-            "data directory")
-
-    def _greet_again(self) -> None:
-        """The members have changed: who belongs no more is told so."""
-        for node_id, connection in list(self._peer_of.items()):
-            refusal = self.replica.greetings.why_unwelcome(connection.greeting)
-            if refusal is not None:
-                self._refuse(connection, 0, *refusal)
-            elif connection.greeting.cluster_id != self.replica.cluster_id:
-                connection.identity = 0         # of a cluster that this node has left
-                del self._peer_of[node_id]
-
-    def _identify(self, connection: Connection, hello: requests.Hello) -> None:
-        """A peer of our cluster; a newer connection of it replaces an older one."""
-        older = self._peer_of.get(hello.node_id)
-        connection.identity = hello.node_id
-        bear_silence(connection.sock, self._election_timeout_ms)
-        self._peer_of[hello.node_id] = connection
-        if older is connection:
-            return
-        self.replica.peer_identified(hello.node_id)
-        if older is not None:
-            older.close("replaced by a newer connection of the same node")
-        else:
-            self.actions.say("peer connected", "%s has connected", hello.address)
-
-    def heard_ms(self, node_id: int) -> int:
-        """When the last complete frame came from that peer; 0: none on this connection."""
-        connection = self._peer_of.get(node_id)
-        return connection.heard_ms if connection is not None else 0
-
-    def peer_silent(self, node_id: int) -> None:
-        """Peers: nothing was answered for long. Its answers may be what is stuck."""
-        connection = self._peer_of.get(node_id)
-        if connection is not None:
-            connection.close("no whole frame came for long")
 
     # --- dialled connections
 
@@ -439,18 +284,7 @@ class Server:
     def peer_refused(self, address: str) -> bool:
         """Peers: a connection had ended, and dialling it again was refused. Whether that node is
         gone: not while it has a connection to us."""
-        if any(c.greeting.address == address for c in self._peer_of.values()):
+        if self._accepting.has_peer_at(address):
             return False
         self.replica.peer_gone(address)
         return True
-
-
-def _descriptors() -> int:
-    """How many files this process may have open; raised as far as it may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _DESCRIPTORS_MAX
-    wanted = _DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_MAX)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(soft, wanted)

@@ -43,7 +43,7 @@ class SignsOfLifeTest(unittest.TestCase):
     def heard(self, *messages) -> int:
         connection = Accepted()
         frames = [(int(kind), 0, body) for kind, body in map(encode_message, messages)]
-        self.server._accepted_frames(connection, frames)
+        self.server._accepting.frames(connection, frames)
         return connection.heard_ms
 
     def test_answers_and_signs(self):

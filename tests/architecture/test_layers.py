@@ -33,8 +33,8 @@ _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "
              "raftnet.narration", "raftnet.actions", "raftnet.net.messages",
              "raftnet.storage.store", "raftnet.snapshots", "raftnet.rebuild", "raftnet.outbox",
              "raftnet.watches", "raftnet.weights"} | _MACHINE)
-_SERVER = ({"raftnet.server", "raftnet.storage", "raftnet.snapshotprocess", "raftnet.makesnapshot"}
-           | _REPLICA | _NET)
+_SERVER = ({"raftnet.server", "raftnet.accepting", "raftnet.storage", "raftnet.snapshotprocess",
+            "raftnet.makesnapshot"} | _REPLICA | _NET)
 _CLIENT = {"raftnet.client", "raftnet", "raftnet.raft.entry", "raftnet.raft.membership"} | _WIRE
 FLOORS = {
     "raftnet": set(),
@@ -68,6 +68,7 @@ FLOORS = {
     "raftnet.outbox": {"raftnet.narration", "raftnet.storage.store"} | _CORE,
     "raftnet.replica": _REPLICA,
     "raftnet.snapshotprocess": {"raftnet.makesnapshot", "raftnet.rebuild"} | _NET,
+    "raftnet.accepting": _REPLICA | _NET,
     "raftnet.server": _SERVER,
     "raftnet.nodecommand": {"raftnet.nodecommand", "raftnet.recovery"} | _SERVER,
     "raftnet.client": _CLIENT,

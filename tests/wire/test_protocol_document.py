@@ -68,6 +68,7 @@ OTHER_LIMITS = {
     "kept_reply_overhead_bytes": KEPT_REPLY_OVERHEAD_BYTES,
     "message_overhead_bytes": MESSAGE_OVERHEAD_BYTES,
     "half_closed_ms": NetConfig().half_closed_ms,
+    "unfinished_frame_ms": NetConfig().unfinished_frame_ms,
     "read_command_bytes_max": reads._READ_BYTES_MAX,
     "reads_waiting_max": GatewayConfig().reads_waiting_max,
     "log_reply_bytes_max": GatewayConfig().log_reply_bytes_max,
