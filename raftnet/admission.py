@@ -2,7 +2,9 @@
 
 Rules (design: Founding and identity; protocol.md, Joining, Changes): JOIN and CHANGE are the
 leader's, answered when their entry is committed; INVITE any node's about itself, and a leader sends
-it to those whom `members --set` named. A node at an address that a member has already is that
+it to those whom `members --set` named. Whoever is named there and no member is dialled first: one
+that calls itself by another address than it was named by could never become what was asked for,
+and nothing is changed; one that does not answer may be started later. A node at an address that a member has already is that
 member with an emptied directory: it enters beside the old identity (a twin), unless that one is
 heard. What may be changed when is the core's rule (raft/changes.py); the asking node's side is in
 joining.py.
@@ -23,6 +25,8 @@ _NODE_ID_DIGITS = 16
 _WAITING_MAX = 1_000    # JOIN and CHANGE without an answer yet
 _TEXT_MAX = 1_000       # characters of a CHANGE_REPLY
 _INVITE_EVERY_MS = 1_000    # those that `members --set` named and that are no members yet
+_LOOK_MS = 1_000            # for their greetings, before that; more where round trips are long
+_LOOK_ROUND_TRIPS = 4
 
 
 @dataclass(slots=True)
@@ -35,6 +39,16 @@ class _Asker:
     text: str = ""
 
 
+@dataclass(slots=True)
+class _Look:
+    """A CHANGE of operation SET, until those who are no members have greeted, or do not answer."""
+
+    asker: _Asker
+    addresses: list[str]            # that are to be the members
+    strangers: tuple[str, ...]      # of them, those that are none
+    deadline_ms: int
+
+
 class Admission:
     """The changes of membership under way at one node."""
 
@@ -44,6 +58,7 @@ class Admission:
         self._transfers: list[_Asker] = []
         self._transfers_end_ms = 0      # who leads now should be known by then
         self._invite_deadline_ms = 0
+        self._look: _Look | None = None
 
     def frame(self, client, request_id: int, kind: int, body: bytes) -> None:
         """A JOIN, INVITE or CHANGE."""
@@ -223,6 +238,44 @@ class Admission:
             check_address(address)
         if len(set(addresses)) != len(addresses):
             raise MalformedError("an address is named twice")
+        replica = self._replica
+        membership = replica.raft.membership
+        strangers = tuple([a for a in addresses if membership.member_at(a) is None])
+        if not strangers:
+            self._propose_target(asker, addresses)
+            return
+        if self._look is not None:
+            raise ChangeRefusedError("other nodes are being looked at, to be the members")
+        replica.greetings.forget_names(strangers)
+        patience_ms = max(_LOOK_MS, _LOOK_ROUND_TRIPS * replica.raft.rtt_ms)
+        self._look = _Look(asker, addresses, strangers, replica.now_ms + patience_ms)
+        replica.peers_changed = True
+
+    @property
+    def looked_at(self) -> tuple[str, ...]:
+        """Addresses to be dialled, to learn what those who answer there call themselves."""
+        return self._look.strangers if self._look is not None else ()
+
+    def _go_on_looking(self, look: _Look) -> None:
+        """Propose what was asked for, or refuse it, once that is clear."""
+        replica = self._replica
+        names = replica.greetings.names
+        aliases = [f"{a} is the node {names[a]}" for a in look.strangers if names.get(a, a) != a]
+        if not aliases and replica.now_ms < look.deadline_ms and not all(
+                address in names for address in look.strangers):
+            return
+        self._look = None
+        replica.peers_changed = True
+        try:
+            if aliases:
+                raise ChangeRefusedError(f"{', '.join(aliases)}: use the address by which it calls "
+                                         "itself; nothing was changed", ErrorCode.ADDRESS_TAKEN)
+            self._propose_target(look.asker, look.addresses)
+        except ChangeRefusedError as error:
+            replica.refuse(look.asker.client, look.asker.request_id, error.code, str(error))
+
+    def _propose_target(self, asker: _Asker, addresses: list[str]) -> None:
+        """Raises ChangeRefusedError."""
         asker.text = f"the members are being set to {', '.join(addresses)}"
         self._propose(self._replica.raft.membership.with_target(tuple(addresses)), asker,
                       f"an operator sets the members to {', '.join(addresses)}")
@@ -237,8 +290,10 @@ class Admission:
                 self._answer(asker, at)
 
     def tick(self) -> None:
-        """Once a turn: a transfer that came to nothing is told."""
+        """Once a turn: who was looked at has answered; a transfer that came to nothing is told."""
         replica = self._replica
+        if self._look is not None:
+            self._go_on_looking(self._look)
         if self._transfers and replica.leads and not replica.raft.transferring:
             transfers, self._transfers = self._transfers, []
             for asker in transfers:
@@ -263,6 +318,10 @@ class Admission:
     def leadership_lost(self) -> None:
         """Whoever waits for a change must look whether it was done."""
         replica = self._replica
+        if self._look is not None:
+            asker, self._look = self._look.asker, None
+            replica.refuse(asker.client, asker.request_id, ErrorCode.NOT_LEADER,
+                           "this node leads no more")
         self._transfers_end_ms = replica.now_ms + 2 * replica.raft.election_timeout_ms
         for waiting in self._waiting.values():
             for asker in waiting:

@@ -14,6 +14,7 @@ from raftnet.wire import requests
 from raftnet.wire.requests import Hello
 
 _STRANGER_MS = 10_000           # so long a node that is no member, but was heard, can be answered
+_NAMES_MAX = 4_000              # above it, those that are dialled no more are forgotten
 
 _OLD_COPY_ADVICE = ("it must not run; to bring the node back, empty the directory and start it "
                     "with --join")
@@ -27,6 +28,9 @@ class Greetings:
     def __init__(self, replica):
         self._replica = replica
         self.known = Acquaintances()
+        # How who answers at a dialled address calls itself. Another string may be the same place,
+        # and only whoever answers there can tell: names are never compared by what they resolve to.
+        self.names: dict[str, str] = {}
         self.removed = False        # a member said that this node was removed
         self._process = replica.randint(1, 2**64 - 1)
         state = replica.store.hard_state
@@ -45,6 +49,8 @@ class Greetings:
         """Another node's greeting, on a connection that it dialled or (`dialled`: the address)
         that this node did. None: welcome; else why it is refused."""
         replica = self._replica
+        if dialled:
+            self._learn_name(dialled, hello.address)
         if hello.node_id == replica.node_id:
             return self._meet_itself(hello)
         replica.founding.hear(hello, dialled or hello.address)
@@ -95,8 +101,7 @@ class Greetings:
         """The same data directory: two names of one process, or two copies of the directory."""
         replica = self._replica
         if hello.process == self._process:
-            return (ErrorCode.WRONG_CLUSTER,
-                    f"{replica.address} and {hello.address} are one node")
+            return self._one_node(hello.address)
         boot, start = replica.store.boot, start_of(hello)
         if begins_earlier(self._start, start) or (
                 hello.boot > boot and not begins_earlier(start, self._start)):
@@ -104,6 +109,10 @@ class Greetings:
                                    f"(start {hello.boot}, here {boot}): {_OLD_COPY_ADVICE}")
         return (ErrorCode.OLD_COPY, f"{replica.address} runs with another copy of that data "
                 f"directory (start {boot}, yours {hello.boot}): {_OLD_COPY_ADVICE}")
+
+    def _one_node(self, address: str) -> Refusal:
+        """How this node refuses itself, greeted under another name."""
+        return ErrorCode.WRONG_CLUSTER, f"{self._replica.address} and {address} are one node"
 
     def why_unwelcome(self, hello: Hello) -> Refusal | None:
         """Why a node of our cluster that greets so is refused; None: it is not."""
@@ -141,6 +150,8 @@ class Greetings:
 
     def refused(self, address: str, code: int, text: str) -> None:
         """A node that this one greeted refuses the greeting."""
+        if (code, text) == self._one_node(self._replica.address):
+            self._learn_name(address, self._replica.address)    # it was this one
         self.heed_refusal(address, code, text)
         self._replica.joining.greeting_refused(address)
 
@@ -161,6 +172,20 @@ class Greetings:
             replica.actions.say("join", "%s says: %s; going on as node %016x", address, text,
                                 replica.node_id, level=WARNING)
 
+    # --- what they call themselves
+
+    def _learn_name(self, dialled: str, name: str) -> None:
+        if len(self.names) >= _NAMES_MAX:
+            self.forget_names(list(self.names))
+        self.names[dialled] = name
+
+    def forget_names(self, addresses: list[str]) -> None:
+        """Of these, those that are not dialled just now: who is there may be another one since."""
+        dialled = set(self.dial_targets())
+        for address in addresses:
+            if address not in dialled:
+                self.names.pop(address, None)
+
     # --- whom to dial
 
     def dial_targets(self) -> list[str]:
@@ -180,7 +205,7 @@ class Greetings:
         addresses |= {address: None for node_id, address in self.known.addresses_heard(
             replica.now_ms - _STRANGER_MS).items() if node_id not in self._removed_for_good()}
         if replica.leads:
-            addresses |= dict.fromkeys(membership.target)
+            addresses |= dict.fromkeys(membership.target + replica.admission.looked_at)
         else:
             # No entry says yet where it is; and a contact is one more place to look.
             moving = replica.joining.moving

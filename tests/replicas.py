@@ -74,6 +74,7 @@ class Nodes:
         self.randint = random.Random(seed).randint
         self.config = config or Config()
         self.nodes: dict[str, Node] = {}
+        self.aliases: dict[str, str] = {}           # other names of nodes: name -> address
         self.down: set[str] = set()
         self.cut: set[tuple[str, str]] = set()      # (from, to) that nothing passes
         self.answers: list[tuple] = []              # to clients
@@ -95,8 +96,13 @@ class Nodes:
 
     def reaches(self, sender: str, receiver: str) -> bool:
         """Whether a frame passes."""
+        receiver = self.aliases.get(receiver, receiver)
         return (receiver in self.nodes and not {sender, receiver} & self.down
                 and (sender, receiver) not in self.cut)
+
+    def at(self, name: str) -> Node:
+        """The node at that address, or of that other name."""
+        return self.nodes[self.aliases.get(name, name)]
 
     def kill(self, address: str) -> None:
         """The process ends."""
@@ -111,7 +117,7 @@ class Nodes:
 
     def greet(self, sender: str, receiver: str) -> None:
         """`sender` dials `receiver`: greeting and answer."""
-        a, b = self.nodes[sender], self.nodes[receiver]
+        a, b = self.nodes[sender], self.at(receiver)
         hello = a.replica.greetings.hello()
         refusal = b.replica.greetings.greeted(hello)
         if refusal is not None:
@@ -130,7 +136,7 @@ class Nodes:
 
     def greet_again(self, sender: str, receiver: str) -> None:
         """On a connection that is up: who belongs no more is told so."""
-        a, b = self.nodes[sender].replica, self.nodes[receiver].replica
+        a, b = self.nodes[sender].replica, self.at(receiver).replica
         refusal = b.greetings.why_unwelcome(a.greetings.hello())
         if refusal is not None:
             a.greetings.refused(receiver, *refusal)
@@ -169,11 +175,11 @@ class Nodes:
             if kind == Kind.APPEND:
                 self.loaded.append(len(message.entries))
             if node.up.get(address) and self.reaches(sender, address) and (
-                    self.nodes[address].replica.node_id == node_id):
-                self.nodes[address].replica.peer_frame(node.replica.node_id, kind, body)
+                    self.at(address).replica.node_id == node_id):
+                self.at(address).replica.peer_frame(node.replica.node_id, kind, body)
         for address, kind, body in turn.frames:
             if address in node.up and self.reaches(sender, address):
-                self.nodes[address].replica.client_frame(("node", sender, address), 1, kind, body)
+                self.at(address).replica.client_frame(("node", sender, address), 1, kind, body)
         node.jobs += turn.jobs
         self.disk(node)
         if turn.order is not None:

@@ -5,7 +5,7 @@ import unittest
 
 from raftnet.errors import ErrorCode
 from raftnet.raft.membership import MEMBERS_MAX
-from raftnet.wire import joining
+from raftnet.wire import joining, requests
 from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import Kind
 from tests.test_identity import A, B, C, D, E, IdentityCase, members, voters
@@ -158,6 +158,76 @@ class TestChanges(IdentityCase):
         away = self.nodes.nodes[self.follower()]
         self.assert_error(self.nodes.answer_to(away, Kind.CHANGE, joining.encode_change(
             joining.CHANGE_REMOVE, [A])), ErrorCode.NOT_LEADER)
+
+    # --- names of nodes that are not their addresses
+
+    def assert_alias(self, alias: str, address: str, *others: str) -> None:
+        """The members cannot be set to these, and stay what they are."""
+        leader = self.nodes.serving()
+        index = leader.replica.raft.log.last_index
+        began_ms = leader.clock_ms
+        answer = self.change(joining.CHANGE_SET, alias, *others)
+        self.assert_error(answer, ErrorCode.ADDRESS_TAKEN)
+        self.assertIn(f"{alias} is the node {address}: use", requests.decode_error(answer[1])[2])
+        self.assertLess(leader.clock_ms - began_ms, 500)
+        self.assertEqual(leader.replica.raft.log.last_index, index)
+        self.nodes.step()
+        self.assertNotIn(alias, leader.targets)     # nor is it dialled any more
+
+    def test_set_refuses_another_name_of_a_member(self):
+        away, leader = self.follower(), self.nodes.serving().begin.address
+        others = [a for a in (A, B, C) if a != away]
+        self.nodes.aliases["localhost:1"] = away
+        self.assert_alias("localhost:1", away, *others)
+        self.assert_alias("localhost:1", away, A, B, C)
+        self.assert_alias("localhost:1", away, *others)     # also when asked again
+        self.nodes.aliases["localhost:2"] = leader
+        self.assert_alias("localhost:2", leader, *[a for a in (A, B, C) if a != leader])
+
+    def test_set_refuses_another_name_of_a_newcomer(self):
+        d = self.nodes.add(D)
+        self.nodes.run_until(lambda: d.replica.why_not_serving() is None)
+        self.nodes.aliases["localhost:4"] = D
+        self.assert_alias("localhost:4", D, A, B, C)
+        self.assertEqual(self.change(joining.CHANGE_SET, A, B, C, D)[0], Kind.CHANGE_REPLY)
+        self.nodes.run_until(lambda: self.all_in(4))
+
+    def test_a_name_is_asked_anew_each_time(self):
+        """Who answered to it before may have been replaced by one that bears it."""
+        away = self.follower()
+        name = "localhost:4"
+        self.nodes.aliases[name] = away
+        self.assert_alias(name, away, A, B, C)
+        del self.nodes.aliases[name]
+        self.nodes.add(name)
+        self.assertEqual(self.change(joining.CHANGE_SET, A, B, C, name)[0], Kind.CHANGE_REPLY)
+        self.nodes.run_until(lambda: self.all_in(4))
+
+    def test_set_waits_for_who_does_not_answer_but_not_for_ever(self):
+        leader = self.nodes.serving()
+        began_ms = leader.clock_ms
+        body = joining.encode_change(joining.CHANGE_SET, [A, B, C, D])
+        self.nodes.ask(leader, Kind.CHANGE, body, "first")
+        self.nodes.step()
+        answer = self.nodes.answer_to(leader, Kind.CHANGE, body, "second")
+        self.assert_error(answer, ErrorCode.CHANGE_UNDER_WAY)
+        self.nodes.run_until(lambda: any(a[0] == "first" for a in self.nodes.answers))
+        self.assertEqual(self.nodes.answers[-1][2], Kind.CHANGE_REPLY)
+        self.assertLess(leader.clock_ms - began_ms, 2_000)
+        self.assertEqual(leader.replica.raft.membership.target, (A, B, C, D))
+
+    def test_a_leader_that_is_cut_off_while_it_looks_has_changed_nothing(self):
+        leader = self.nodes.serving()
+        others = [a for a in (A, B, C) if a != leader.begin.address]
+        self.nodes.cut = {(leader.begin.address, other) for other in others} | {
+            (other, leader.begin.address) for other in others}
+        for _ in range(20):
+            self.nodes.step()       # its time is nearly up
+        self.nodes.answers = []
+        self.nodes.ask(leader, Kind.CHANGE, joining.encode_change(joining.CHANGE_SET, [A, B, D]))
+        self.nodes.run_until(lambda: self.nodes.answers)
+        self.assert_error(self.nodes.answers[0][2:], ErrorCode.NOT_LEADER)
+        self.assertEqual(leader.replica.admission.looked_at, ())
 
     def test_a_new_leader_goes_on_with_the_target(self):
         """It dials whom the target names, though no membership is new to it (seed 11000717)."""

@@ -102,10 +102,11 @@ class Changes:
         deadline = clock() + self._timeout_s
         leader = self._leader(deadline)
         node = _ask_newcomer(address, leader, stays, deadline)
+        asked, address = address, node.address      # the members know it by its own word
         member = _member(leader, node.node_id)
         if member is None:
             _check_empty(address, node, leader, stays)
-            node_id = _invite(address, leader, stays, deadline)
+            node_id = _invite(asked, leader, stays, deadline)
             if not wait:
                 return Changed(f"{address} (node {node_id:016x}) asks to be taken in now; "
                                "`members` shows how far it is", False, 0, node_id,

@@ -152,19 +152,27 @@ def target_not_reached(now: Picture, before: Picture | None) -> Iterator[Finding
         return
     silent = [address for address in leader.target if now.member_at(address) is None
               and not isinstance(now.look.found.get(address), NodeStatus)]
+    aliases = [f"{asked} is the node {found.address}" for asked, found in now.look.answered.items()
+               if asked in leader.target and now.member_at(asked) is None
+               and found.address != asked]
     stands = before is None or (before.leader is not None and _place(before) == _place(now))
     text = (f"the members are to be {', '.join(leader.target)}, and are not yet: "
             f"{target_text(leader)}")
     if silent:
         text += f"; no answer from {', '.join(f'{a} ({now.reason(a)})' for a in silent)}"
+    if aliases:
+        text += f"; {', '.join(aliases)}"
     advice = "The leader goes on by itself"
     if silent:
         advice = (f"Start it: {start_command(silent[0], now.contact)}; or ask for other members "
                   "with members --set")
+    elif aliases:
+        advice = ("It comes in under no other address than its own: ask for that one with members "
+                  "--set")
     elif stands and before is not None:
         advice = ("Nothing has moved for a moment: see the other lines, and the leader's log; to "
                   "give up: members --set with those that there are")
-    yield Finding("target_not_reached", text, advice, bool(silent) or stands,
+    yield Finding("target_not_reached", text, advice, bool(silent or aliases) or stands,
                   silent[0] if silent else None)
 
 

@@ -254,6 +254,19 @@ class ChangesTest(unittest.TestCase):
         with self.assertRaisesRegex(RefusedError, "learner that stays"):
             self.client().add(self.follower.address)
 
+    def test_add_by_another_name(self):
+        """What is said about a node bears the address by which the members know it; it is asked
+        where whoever adds it said."""
+        name = self.follower.address.replace("127.0.0.1", "localhost")
+        found = self.client().add(name)
+        self.assertTrue(found.text.startswith(f"{self.follower.address} (node "), found.text)
+        self.new.address = "h:9"
+        self.looks = 0
+        self.grow(voter_at=4)
+        found = self.client().add(self.newcomer.address)
+        self.assertTrue(found.text.startswith("h:9 (node "), found.text)
+        self.assertIn("is a voter now", found.text)
+
     def test_add_refuses_what_is_not_empty(self):
         contact, address = self.leader.address, self.newcomer.address
         command = f"python3 node.py {address} --join {contact}"

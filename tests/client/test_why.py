@@ -275,6 +275,14 @@ class WhyTest(unittest.TestCase):
         play.member(4).match_index = 20
         self.assert_found(self.find(play, before), "all_well", "target_not_reached")
 
+    def test_a_target_by_another_name_of_a_member(self):
+        play = Play()
+        play.node(1).target = ["h:1", "h:2", "x:3"]
+        play.statuses["x:3"] = play.node(3)
+        for before in (None, play.look()):
+            self.assert_first(self.find(play, before), "target_not_reached",
+                              "x:3 is the node h:3", "ask for that one")
+
     def test_tolerance(self):
         for count, rule, enough in ((3, QuorumRule.HALF_ROUNDED_UP_PLUS_ONE, 4),
                                     (2, QuorumRule.MAJORITY, 3), (1, QuorumRule.MAJORITY, 3)):

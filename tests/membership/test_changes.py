@@ -132,6 +132,27 @@ class TestSet(MembershipCase):
         self.line(leader, rf"WARNING: {ADDRESS} says: node {ID} was removed from cluster .*")
 
 
+    def test_another_name_of_a_member(self):
+        """Also of the leader, which refuses its own greeting; and of a node that is alone still."""
+        nodes = self.founded(3)[:]
+        leader = self.leader()
+        before = leader.status()
+        new = self.node().start()
+        new.wait_ready()
+        with self.client(leader) as client:
+            for node in (leader, self.others(leader, new)[0], new):
+                name = node.address.replace("127.0.0.1", "localhost")
+                wanted = [name, *[n.address for n in nodes if n is not node]]
+                with self.assertRaisesRegex(RefusedError, f"{name} is the node {node.address}: use"
+                                            ) as caught:
+                    client.set_members(wanted)
+                self.assertEqual(caught.exception.code, ErrorCode.ADDRESS_TAKEN)
+                with self.assertRaisesRegex(RefusedError, f"{name} is no member; the members are "):
+                    client.remove(name)
+            self.assertEqual(client.leader_status().last_index, before.last_index)
+            client.set_members([node.address for node in nodes])
+
+
 class TestLearner(MembershipCase):
     """A learner that stays one."""
 
