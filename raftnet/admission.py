@@ -3,11 +3,11 @@
 Rules (design: Founding and identity; protocol.md, Joining, Changes): JOIN and CHANGE are the
 leader's, answered when their entry is committed; INVITE any node's about itself, and a leader sends
 it to those whom `members --set` named. Whoever is named there and no member is dialled first: one
-that calls itself by another address than it was named by could never become what was asked for,
-and nothing is changed; one that does not answer may be started later. A node at an address that a member has already is that
-member with an emptied directory: it enters beside the old identity (a twin), unless that one is
-heard. What may be changed when is the core's rule (raft/changes.py); the asking node's side is in
-joining.py.
+that calls itself by another address than it was named by could never become what was asked for, so
+nothing is changed; one that does not answer may be started later. A node at an address that a
+member has already is that member with an emptied directory: it enters beside the old identity (a
+twin), unless that one is heard. What may be changed when is the core's rule (raft/changes.py); the
+asking node's side is in joining.py.
 """
 
 from dataclasses import dataclass
