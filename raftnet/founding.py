@@ -6,7 +6,8 @@ is a hash of all node ids, so equal founders give equal bytes. A lone founder is
 was founded is dropped where nothing hangs on it yet: when a founder was emptied before the founding
 was complete, and when a lone founder turns out to belong to another cluster. `Founders` is what is
 known, without a clock; `Founding` the course of it, one object for each Replica; no I/O but the
-Store's. How a node is taken into a cluster that exists is in joining.py.
+Store's. Of founders that reach each other for the first time, the first one campaigns at once, for
+nobody can be leading yet. How a node is taken into a cluster that exists is in joining.py.
 """
 
 import hashlib
@@ -92,6 +93,7 @@ class Founding:
     def __init__(self, replica):
         self._replica = replica
         self.founders: Founders | None = None       # while founding
+        self._reached: set[int] = set()     # node ids of those that have founded the same with it
 
     def begin(self) -> None:
         """An empty directory, and no contact to ask: found, as the command line says."""
@@ -176,7 +178,19 @@ class Founding:
         replica.actions.say("founded", "cluster %s of %d is founded here as node %016x",
                             cluster_id.hex()[:8], len(self.founders.addresses), replica.node_id)
         self.founders = None
+        self._reached.clear()
         replica.run(RaftLog([entry]))
+
+    def reached(self, node_id: int) -> None:
+        """That node takes messages of this cluster. Where all founders do, an election need not
+        wait; one of them begins it, so that the votes are not split."""
+        raft = self._replica.raft
+        if raft.current_term > FOUNDING_TERM or not holds_only_founding(raft):
+            return
+        self._reached.add(node_id)
+        first, *others = raft.membership.voters
+        if first == raft.node_id and self._reached.issuperset(others):
+            raft.campaign_soon()
 
     # --- a lone founder that belongs elsewhere
 

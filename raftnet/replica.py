@@ -212,6 +212,7 @@ class Replica:
         if self.raft is not None:
             self.raft.observe_rtt(hello.node_id, rtt_ms)
             self.raft.peer_connected(hello.node_id)
+            self.founding.reached(hello.node_id)
 
     def peer_identified(self, node_id: int) -> None:
         """That peer has dialled us anew: what it had said or was saying on the old connection is

@@ -11,7 +11,7 @@ from raftnet.raft.types import Role
 from raftnet.replica import NO_CLUSTER, Phase
 from raftnet.wire import commands, joining, requests
 from raftnet.wire.frames import Kind
-from tests.replicas import Nodes, ReplicaCase
+from tests.replicas import STEP_MS, Nodes, ReplicaCase
 
 A, B, C, D = (f"127.0.0.1:500{n}" for n in (1, 2, 3, 4))
 
@@ -42,6 +42,48 @@ class TestFounding(ReplicaCase):
                 nodes.run_until(nodes.settled)
                 self.assertEqual(
                     len({bytes(n.replica.raft.log.entry(1).data) for n in nodes.alive()}), 1)
+
+    # --- the first election
+
+    def test_the_first_leader_does_not_wait_for_a_timeout(self):
+        """One founder campaigns when all have founded and take its messages, and no other does."""
+        for seed in range(1, 21):
+            with self.subTest(seed=seed):
+                nodes = Nodes(seed)
+                founders = nodes.founders(A, B, C)
+                nodes.run_until(lambda: any(n.replica.leads for n in founders),
+                                nodes.config.raft.election_timeout_ms // 2)
+                leader = next(n for n in founders if n.replica.leads)
+                self.assertEqual(leader.replica.node_id, min(n.replica.node_id for n in founders))
+                nodes.run_until(nodes.settled)
+                self.assertEqual({n.replica.raft.current_term for n in founders}, {2})
+
+    def test_where_not_all_founders_are_reached_the_first_leader_waits(self):
+        nodes = Nodes()
+        founders = nodes.founders(A, B, C)
+        for sender, receiver in itertools.permutations((A, B, C), 2):
+            nodes.greet(sender, receiver)
+        first = min(founders, key=lambda n: n.replica.node_id)
+        last = max(founders, key=lambda n: n.replica.node_id)
+        for node in founders:
+            node.restart()      # with entry 1, and knowing nobody
+        nodes.cut = {(first.begin.address, last.begin.address)}
+        half_ms = nodes.config.raft.election_timeout_ms // 2
+        for _ in range(half_ms // STEP_MS):
+            nodes.step()
+        self.assertEqual({n.replica.raft.role for n in founders}, {Role.FOLLOWER})
+        nodes.cut = set()
+        nodes.run_until(lambda: first.replica.leads, half_ms - STEP_MS)
+
+    def test_once_an_election_was_held_every_leader_waits_for_a_timeout(self):
+        nodes = Nodes()
+        founders = nodes.founders(A, B, C)
+        nodes.run_until(nodes.settled)
+        for node in founders:
+            node.restart()
+        for _ in range(nodes.config.raft.election_timeout_ms // STEP_MS - 1):
+            nodes.step()
+        self.assertEqual({n.replica.raft.role for n in founders}, {Role.FOLLOWER})
 
     def test_different_lists_found_nothing(self):
         nodes = Nodes()

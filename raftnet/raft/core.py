@@ -232,6 +232,11 @@ class Raft:
             self.election_deadline_ms = self.now_ms + self.randint(
                 0, self.config.retry_after_gone_ms_min)
 
+    def campaign_soon(self) -> None:
+        """No leader was ever there, and all voters are: the next tick asks for an election."""
+        if self.role is Role.FOLLOWER and not self.leader_id:
+            self.election_deadline_ms = self.now_ms
+
     def peer_connected(self, node_id: int) -> None:
         """A new connection to or from that node: what was on its way on the old one is lost."""
         self.timing.connected(node_id)

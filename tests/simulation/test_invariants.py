@@ -93,6 +93,12 @@ class ReopenedTest(unittest.TestCase):
         with self.assertRaisesRegex(InvariantError, "lacks the snapshot up to entry 8"):
             self.reopen(1, 2, 2, 3)
 
+    def test_a_log_that_holds_all_of_a_lost_snapshot_is_enough(self):
+        self.reopen(1, 2, 2, 3, snapshot=_meta(3, 2))
+        self.reopen(1, 2, 2, 3)
+        with self.assertRaisesRegex(InvariantError, "lacks the snapshot up to entry 3"):
+            self.reopen(1, 4, state=HardState(4, 0))
+
     def test_the_cluster_is_forgotten(self):
         with self.assertRaisesRegex(InvariantError, "forgot its cluster"):
             self.reopen(cluster_id=None)
