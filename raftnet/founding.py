@@ -188,8 +188,8 @@ class Founding:
         if raft.current_term > FOUNDING_TERM or not holds_only_founding(raft):
             return
         self._reached.add(node_id)
-        first, *others = raft.membership.voters
-        if first == raft.node_id and self._reached.issuperset(others):
+        voters = raft.membership.voters
+        if voters[:1] == [raft.node_id] and self._reached.issuperset(voters[1:]):
             raft.campaign_soon()
 
     # --- a lone founder that belongs elsewhere

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from raftnet import distrust
 from raftnet.actions import ActionLog
 from raftnet.admission import Admission
 from raftnet.applying import Applying
@@ -242,6 +243,7 @@ class Replica:
         assert kind >= PEER_KINDS_FROM
         message = decode_message(kind, body)
         if self.raft is not None:
+            distrust.check(self, message)
             self.greetings.heard(node_id)
             if kind in _PROMISES:
                 self.greetings.known.promised(node_id, message.term)

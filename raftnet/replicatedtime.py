@@ -8,10 +8,15 @@ jump ever ends a wait, a lease or a session early.
 
 from struct import Struct
 
-from raftnet.raft.entry import HEADER_BYTES, EntryKind
+from raftnet.raft.entry import HEADER_BYTES, Entry, EntryKind
 from raftnet.raft.log import RaftLog
 
 _STAMP = Struct(">Q")
+
+
+def stamp_of(batch: Entry) -> int:
+    """The stamp of a BATCH entry, in milliseconds of replicated time."""
+    return _STAMP.unpack_from(batch.data, HEADER_BYTES)[0]
 
 
 class ReplicatedTime:
@@ -43,7 +48,7 @@ class ReplicatedTime:
         while index >= lowest:
             entry = log.entry(index)
             if entry.kind == EntryKind.BATCH:
-                self.stamp_ms = _STAMP.unpack_from(entry.data, HEADER_BYTES)[0]
+                self.stamp_ms = stamp_of(entry)
                 self._came_ms = now_ms
                 return
             index -= 1

@@ -29,7 +29,7 @@ _STORAGE = {"raftnet.storage"} | _CORE | _WIRE
 _NET = {"raftnet.net"} | _CORE | _WIRE
 _REPLICA = ({"raftnet", "raftnet.replica", "raftnet.gateway", "raftnet.reads", "raftnet.founding",
              "raftnet.joining", "raftnet.greetings", "raftnet.acquaintances", "raftnet.admission",
-             "raftnet.applying", "raftnet.replicatedtime", "raftnet.leadership",
+             "raftnet.applying", "raftnet.replicatedtime", "raftnet.leadership", "raftnet.distrust",
              "raftnet.narration", "raftnet.actions", "raftnet.net.messages",
              "raftnet.storage.store", "raftnet.snapshots", "raftnet.rebuild", "raftnet.outbox",
              "raftnet.watches", "raftnet.weights"} | _MACHINE)
@@ -53,6 +53,7 @@ FLOORS = {
     "raftnet.greetings": {"raftnet.actions", "raftnet.founding", "raftnet.acquaintances"}
                          | _CORE | _WIRE,
     "raftnet.replicatedtime": _CORE,
+    "raftnet.distrust": {"raftnet.replicatedtime"} | _CORE | _WIRE,
     "raftnet.weights": _WIRE,
     "raftnet.gateway": {"raftnet.weights"} | _MACHINE,
     "raftnet.changering": set(),
