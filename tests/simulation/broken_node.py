@@ -155,16 +155,16 @@ def _no_guard(real):
 
 
 def _admit_again(real):
-    def _take(gateway, client, request_id, body):
+    def request(gateway, client, request_id, body, confirmed=False):
         session, first, _, _ = decode_request_head(body)
         last = gateway._machine.last_sequence(session)
         if (session != NO_SESSION and last is not None and first <= last
                 and session not in gateway._sessions
                 and not gateway._machine.is_waiting(session, first)):
             gateway._append(body, Waiter(client, request_id, NO_SESSION, first))
-        else:
-            real(gateway, client, request_id, body)
-    return _take
+            return True
+        return real(gateway, client, request_id, body, confirmed)
+    return request
 
 
 def _serve_again(real):
@@ -286,7 +286,7 @@ VARIANTS = [
             lambda: [wrapped(Gateway, "close", _keep_proposed),
                      wrapped(Gateway, "applied", _any_entry)], profile=_SPLITS),
     Variant("retry executed again", "a request that comes twice is executed twice",
-            lambda: [wrapped(Gateway, "_take", _admit_again),
+            lambda: [wrapped(Gateway, "request", _admit_again),
                      wrapped(Machine, "_apply_request", _no_guard)], profile=_LOSSES),
     Variant("session table lost", "a leader does not know how far the sessions are",
             lambda: [patch.object(Machine, "last_sequence", lambda machine, session: None)],
