@@ -90,13 +90,13 @@ class Accepting:
         before, self._unfinished = self._unfinished, {}
         for connection in list(self._open):
             reader = connection.reader
-            # Peers find out by themselves, and nothing is read of who does not read.
-            if not reader.held or connection.identity or connection.out_bytes:
+            if not reader.held or connection.identity:      # peers find out by themselves
                 continue
             received = reader.offset + reader.held
             if connection not in before or before[connection][0] != received:
                 self._unfinished[connection] = (received, now_ms)
-            elif now_ms - before[connection][1] < self._config.unfinished_frame_ms:
+            elif (now_ms - before[connection][1] < self._config.unfinished_frame_ms
+                  or connection.is_paused):
                 self._unfinished[connection] = before[connection]
             else:
                 self._refuse(connection, 0, ErrorCode.BAD_FRAME, "the rest of a frame did not come "

@@ -215,9 +215,10 @@ class Admission:
 
     def _remove(self, asker: _Asker, member: Member) -> None:
         membership = self._replica.raft.membership
-        if membership.target:
-            raise ChangeRefusedError("the members are being set to "
-                                     f"{', '.join(membership.target)}: wait, or set them anew")
+        target = membership.target if self._look is None else self._look.addresses
+        if target:
+            raise ChangeRefusedError(f"the members are being set to {', '.join(target)}: wait, or "
+                                     "set them anew")
         asker.text = f"{member.address} (node {member.node_id:016x}) is removed"
         self._propose(membership.without_member(member.node_id), asker,
                       f"an operator removes {member.address} (node {member.node_id:016x})")
@@ -240,12 +241,16 @@ class Admission:
             raise MalformedError("an address is named twice")
         replica = self._replica
         membership = replica.raft.membership
+        look = self._look
+        if look is not None:
+            if look.addresses != addresses:     # who asks later is to have the last word
+                raise ChangeRefusedError("other nodes are being looked at, to be the members")
+            look.asker = asker                  # again, over another connection
+            return
         strangers = tuple([a for a in addresses if membership.member_at(a) is None])
         if not strangers:
             self._propose_target(asker, addresses)
             return
-        if self._look is not None:
-            raise ChangeRefusedError("other nodes are being looked at, to be the members")
         replica.greetings.forget_names(strangers)
         patience_ms = max(_LOOK_MS, _LOOK_ROUND_TRIPS * replica.raft.rtt_ms)
         self._look = _Look(asker, addresses, strangers, replica.now_ms + patience_ms)

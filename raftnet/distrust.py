@@ -15,16 +15,23 @@ from raftnet.raft.types import (
 from raftnet.replicatedtime import stamp_of
 from raftnet.wire.address import check_address
 
-# Of terms, indexes and stamps: what is counted on from there has a place in 8 bytes still.
+# Of terms, indexes and stamps: what is counted on from there has a place in 8 bytes still. Nobody
+# gets there in one step: who stood at the very end would leave no next term to all others.
 NUMBER_MAX = 2**63 - 1
+TERMS_AT_ONCE_MAX = 2**32       # an election a millisecond for fifty days
+STAMP_STEP_MAX = 2**40          # milliseconds: 34 years
 
 
 def check(replica, message: Message) -> None:
     """Raises MalformedError with the reason."""
-    if message.term > NUMBER_MAX:
-        raise MalformedError(f"no election will ever have had term {message.term}")
+    raft = replica.raft
+    # A node with an empty log catches up with whatever has been.
+    if message.term > NUMBER_MAX or (raft.log.last_index
+                                     and message.term > raft.current_term + TERMS_AT_ONCE_MAX):
+        raise MalformedError(f"no election can have led from term {raft.current_term} to "
+                             f"{message.term}")
     rule = _RULES.get(type(message))
-    if rule is not None and message.term >= replica.raft.current_term:     # else it means nothing
+    if rule is not None and message.term >= raft.current_term:     # else it means nothing
         rule(replica, message)
 
 
@@ -67,7 +74,7 @@ def _check_new(replica, entries: list[Entry]) -> None:
     for entry in entries:
         if entry.kind == EntryKind.BATCH:
             before, stamp = stamp, stamp_of(entry)
-            if not before <= stamp <= NUMBER_MAX:
+            if not before <= stamp <= min(before + STAMP_STEP_MAX, NUMBER_MAX):
                 raise MalformedError(f"entry {entry.index} has stamp {stamp}, after {before}")
         elif entry.kind == EntryKind.MEMBERSHIP:
             _check_membership(replica, entry)

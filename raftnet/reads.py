@@ -125,6 +125,7 @@ class Reads:
                 self._replica.refuse(*question[:2], ErrorCode.NOT_LEADER, "this node leads no more")
         self._asked.clear()
         self._confirmed.clear()
+        self.cut_short = False
 
     def answer(self) -> None:
         """Answer the reads whose index is applied; called once a turn. Up to a number of bytes: a

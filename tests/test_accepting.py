@@ -84,6 +84,18 @@ class UnfinishedFramesTest(unittest.TestCase):
         self.assertFalse(self.connection.closed)
         self.assertEqual(self.accepting.deadlines_ms(), [])
 
+    def test_one_that_does_not_read_its_answers(self):
+        """What waits for it is no excuse while more is read from it; then it is."""
+        self.send(FRAME[:20])
+        self.tick(1_000)
+        self.connection._out_bytes = self.connection._config.output_pause_bytes + 1
+        self.assertTrue(self.connection.is_paused)
+        self.tick(100_000)
+        self.assertFalse(self.connection.closed)
+        self.connection._out_bytes -= 1
+        self.tick(101_000)
+        self.assertTrue(self.connection.closed)
+
     def test_one_that_says_nothing(self):
         for now_ms in (1_000, 100_000, 1_000_000):
             self.tick(now_ms)

@@ -209,9 +209,15 @@ class TestChanges(IdentityCase):
         body = joining.encode_change(joining.CHANGE_SET, [A, B, C, D])
         self.nodes.ask(leader, Kind.CHANGE, body, "first")
         self.nodes.step()
-        answer = self.nodes.answer_to(leader, Kind.CHANGE, body, "second")
-        self.assert_error(answer, ErrorCode.CHANGE_UNDER_WAY)
-        self.nodes.run_until(lambda: any(a[0] == "first" for a in self.nodes.answers))
+        for operation, addresses in ((joining.CHANGE_SET, [A, B, C]),       # all known
+                                     (joining.CHANGE_SET, [A, B, "127.0.0.1:9"]),
+                                     (joining.CHANGE_REMOVE, [self.follower()])):
+            # Else the earlier order would come after the later one.
+            answer = self.nodes.answer_to(
+                leader, Kind.CHANGE, joining.encode_change(operation, addresses), "other")
+            self.assert_error(answer, ErrorCode.CHANGE_UNDER_WAY)
+        self.nodes.ask(leader, Kind.CHANGE, body, "again")
+        self.nodes.run_until(lambda: any(a[0] == "again" for a in self.nodes.answers))
         self.assertEqual(self.nodes.answers[-1][2], Kind.CHANGE_REPLY)
         self.assertLess(leader.clock_ms - began_ms, 2_000)
         self.assertEqual(leader.replica.raft.membership.target, (A, B, C, D))

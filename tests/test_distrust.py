@@ -243,7 +243,7 @@ class FuzzTest(unittest.TestCase):
                 (Snapshot(term, last + 9, term, 5, 1, 0, b"x"), alone),
                 (AppendReply(term, True, last + 1), f"entry {last + 1} is acknowledged"),
                 (HeartbeatReply(term, raft.read_round + 1, 1), "is confirmed, and the newest is"),
-                (PreVote(2**63, 0, 0), "no election"), (Vote(2**63, 0, 0), "no election"),
+                (PreVote(2**33, 0, 0), "no election"), (Vote(2**63, 0, 0), "no election"),
                 (VoteReply(U64_MAX, False), "no election")):
             with self.subTest(message=message):
                 self.assert_refused(leader, message, words)
@@ -291,6 +291,51 @@ class FuzzTest(unittest.TestCase):
         again = encode_entry(last + 1, term + 1, EntryKind.BATCH, struct.pack(">Q", now + 1))
         replica.peer_frame(STRANGER, *encode_message(Append(term + 1, last, term, 0, [again])))
         self.assertEqual(log.last_term, term + 1)
+
+    def test_a_term_that_was_taken_leaves_a_next_one(self):
+        """What one node takes all others must take too, and the elections after it."""
+        for term, taken in ((2**32, True), (2**33, False), (2**63 - 1, False)):
+            nodes = self.cluster(1)
+            node = next(n for n in nodes.alive() if not n.replica.leads)
+            term += node.replica.raft.current_term
+            message = VoteReply(term, False)
+            if taken:
+                node.replica.peer_frame(STRANGER, *encode_message(message))
+                self.assertEqual(node.replica.raft.current_term, term)
+            else:
+                self.assert_refused(node, message, "no election can have led")
+            term = node.replica.raft.current_term
+            nodes.run_until(lambda reached=term + taken: nodes.settled() and nodes.serving()
+                            and nodes.serving().replica.raft.current_term >= reached)
+            for address in (A, B, C):
+                nodes.kill(address)
+            for address in (A, B, C):
+                nodes.revive(address)
+            nodes.run_until(lambda: nodes.settled() and nodes.serving())
+            self.assertEqual(nodes.serving().replica.raft.current_term > 2**32, taken)
+            newcomer = nodes.add(D, join=A)     # whose log is empty: it catches up
+            nodes.run_until(lambda node=newcomer: node.replica.raft is not None
+                            and node.replica.raft.membership.is_voter(node.replica.node_id))
+
+    def test_a_stamp_that_was_taken_leaves_a_next_one(self):
+        for step, taken in ((2**40, True), (2**40 + 1, False)):
+            nodes = self.cluster(1)
+            node = next(n for n in nodes.alive() if not n.replica.leads)
+            log, term = node.replica.raft.log, node.replica.raft.current_term + 1
+            last = log.last_index
+            stamp = node.replica.machine.time_ms + step
+            append = Append(term, last, log.term_at(last), 0, [
+                encode_entry(last + 1, term, EntryKind.BATCH, struct.pack(">Q", stamp))])
+            if taken:
+                node.replica.peer_frame(STRANGER, *encode_message(append))
+                self.assertEqual(log.last_index, last + 1)
+            else:
+                self.assert_refused(node, append, "has stamp")
+            nodes.run_until(lambda: nodes.settled() and nodes.serving())
+            nodes.enqueue(nodes.serving(), b"later")
+            nodes.run_until(nodes.settled)
+            times = {n.replica.machine.time_ms >= stamp for n in nodes.alive()}
+            self.assertEqual(times, {taken})
 
     def test_to_a_newcomer(self):
         node = self.newcomer(self.cluster(1))

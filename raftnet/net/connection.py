@@ -70,6 +70,11 @@ class Connection:
         """How many bytes wait to be sent."""
         return self._out_bytes
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is read for now, because too much waits to be sent."""
+        return self._out_bytes > self._config.output_pause_bytes
+
     def send(self, kind: int, request_id: int, body: bytes) -> None:
         """Put a frame into the output; it leaves at the end of the turn."""
         if not self.closed:
@@ -189,8 +194,7 @@ class Connection:
 
     def _set_events(self) -> None:
         events = WRITE if self._out else 0
-        if (not self._closing and not self._half_closed
-                and self._out_bytes <= self._config.output_pause_bytes):
+        if not (self._closing or self._half_closed or self.is_paused):
             events |= READ
         if events != self._events:
             if not self._events:

@@ -183,7 +183,9 @@ def on_heartbeat(raft, sender: int, message: Heartbeat) -> None:
         follow(raft, sender, message.term)
         # The leader sends no more than what it knows this node to hold.
         raft.log.commit_to(min(message.leader_commit, raft.log.last_index))
-    raft.reply(sender, HeartbeatReply(raft.current_term, message.round, message.sent_ms))
+    # A round of an older term may be the number of one that this term's leader has yet to begin.
+    heard_round = message.round if message.term == raft.current_term else 0
+    raft.reply(sender, HeartbeatReply(raft.current_term, heard_round, message.sent_ms))
 
 
 def on_timeout_now(raft, sender: int, message: TimeoutNow) -> None:

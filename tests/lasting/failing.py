@@ -112,7 +112,8 @@ class FailingRun:
             hit = "INJECTED" in file.read()
         if hit and call != "rename" and (error == "EIO" or call != "pwrite64"):
             # What is hit may be on its way: the client's last word is written after all answers.
-            wait_until(lambda: not node.running or _of_child(node.log_text()), _LIMIT_S,
+            wait_until(lambda: not node.running or _of_child(node.log_text())
+                       or "Traceback" in node.log_text(), _LIMIT_S,
                        f"{what}: the node ends: {node.log_path}")
         text = node.log_text()
         if "Traceback" in text:

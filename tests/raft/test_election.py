@@ -2,7 +2,7 @@
 
 from raftnet.raft.membership import QuorumRule
 from raftnet.raft.types import (
-    Append, HardState, Heartbeat, PreVote, PreVoteReply, Role, Vote, VoteReply)
+    Append, HardState, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Role, Vote, VoteReply)
 from tests.raft.harness import FAR_MS, Cluster, RaftTestCase
 
 TIMEOUT_MS = 500
@@ -235,6 +235,15 @@ class ElectionTest(RaftTestCase):
         cluster = self.candidate()
         cluster.step(3, 1, Append(1, 1, 1, 0))
         self.assertEqual(cluster.core(1).role, Role.CANDIDATE)
+
+    def test_a_round_of_an_older_leader_is_not_confirmed(self):
+        """In its next life it may lead this term, and begin a round of the same number."""
+        cluster = self.candidate()
+        term = cluster.core(1).current_term
+        cluster.step(3, 1, Heartbeat(term - 1, 0, 7, 8))
+        cluster.sync(1)
+        self.assertEqual([envelope.message for envelope in cluster.take(HeartbeatReply)],
+                         [HeartbeatReply(term, 0, 8)])
 
     def test_split_vote_is_tried_again_in_a_new_term(self):
         """5.2: "each candidate will time out and start a new election"."""
