@@ -186,10 +186,15 @@ class Joining:
     # --- a member that has moved
 
     def follow_address(self) -> None:
-        """A node that was started at a new address asks to be known there."""
+        """A node that was started at a new address asks to be known there; and so does one that is
+        lost, for it cannot know that."""
         replica = self._replica
         member = replica.raft.membership.member(replica.node_id)
-        if member is None or member.address == replica.address:
+        if member is None and self._is_lost():
+            if self.moving is None:
+                self._ask_members(JOIN_RETURNING, f"no leader speaks to {replica.address}, and the "
+                                  "log here does not say that this node is a member")
+        elif member is None or member.address == replica.address:
             self.moving = None
         elif replica.leads:
             if replica.raft.leads_ready and not replica.raft.membership.members_at(replica.address):
@@ -200,20 +205,30 @@ class Joining:
                     replica.actions.say("membership", "moving to %s waits: %s", replica.address,
                                         error, level=DEBUG)
         elif self.moving is None:
-            others = [m.address for m in replica.raft.membership.members
-                      if m.node_id != replica.node_id]
-            if others:
-                replica.actions.say("moved", "this node moved from %s to %s: asking %s to be "
-                                    "known there", member.address, replica.address, others[0],
-                                    level=WARNING)
-                self.moving = Asking(others)
+            self._ask_members(0, f"this node moved from {member.address} to {replica.address}")
+
+    def _is_lost(self) -> bool:
+        """Of a node that its log does not know yet: whether no leader has spoken for long. Both may
+        have moved since the entry that took it in, and then none knows where the other is."""
+        raft = self._replica.raft
+        return (not raft.leader_id and not self._replica.is_removed
+                and raft.now_ms - raft.leader_contact_ms >= PATIENCE_MS_MIN)
+
+    def _ask_members(self, flags: int, why: str) -> None:
+        others = self._other_members()
+        if others:
+            self._replica.actions.say("moved", "%s: asking %s to be known there", why, others[0],
+                                      level=WARNING)
+            self.moving = Asking(others, flags)
+
+    def _other_members(self) -> list[str]:
+        replica = self._replica
+        return [m.address for m in replica.raft.membership.members if m.node_id != replica.node_id]
 
     def _refresh_contacts(self, asking: Asking) -> None:
         """A member asks those who are members now."""
-        replica = self._replica
         if asking is self.moving:
-            asking.contacts = [m.address for m in replica.raft.membership.members
-                               if m.node_id != replica.node_id]
+            asking.contacts = self._other_members()
 
     # --- answers
 
@@ -267,7 +282,8 @@ class Joining:
         # Who refuses it for now is asked again: back to the contact would go astray.
         if asking.turn_to(leader if code == ErrorCode.NOT_LEADER else address):
             replica.peers_changed = True
-        self._ask_deadline_ms = replica.now_ms + JOIN_RETRY_MS
+        in_vain = code in _NOT_HERE and asking is self.moving
+        self._ask_deadline_ms = replica.now_ms + (asking.patience_ms if in_vain else JOIN_RETRY_MS)
 
     def _ask_as_newcomer(self, asking: Asking, address: str) -> None:
         """This node heals, and its cluster knows no member at its address: it has moved, or it was

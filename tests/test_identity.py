@@ -8,14 +8,14 @@ from unittest import mock
 from raftnet import replica as replica_module
 from raftnet.errors import ErrorCode
 from raftnet.net.messages import encode_message
-from raftnet.raft.types import HardState, Vote
+from raftnet.raft.types import Append, HardState, Vote
 from raftnet.replica import Start
 from raftnet.wire import commands, joining, requests
 from raftnet.wire.commands import STATE_VERSION
 from raftnet.wire.frames import Kind
 from tests.replicas import Node, Nodes, ReplicaCase
 
-A, B, C, D, E = (f"127.0.0.1:{port}" for port in range(5001, 5006))
+A, B, C, D, E, F = (f"127.0.0.1:{port}" for port in range(5001, 5007))
 
 
 def members(node: Node) -> dict[str, list[int]]:
@@ -157,13 +157,8 @@ class TestReturning(IdentityCase):
     def test_a_moved_node_is_known_at_its_new_address(self):
         for address in (self.follower(), self.nodes.serving().begin.address):
             with self.subTest(address=address):
-                node = self.nodes.nodes.pop(address)
-                for other in self.nodes.nodes.values():
-                    other.up.pop(address, None)
                 new = D if D not in self.nodes.nodes else E
-                node.begin = Start(new)
-                self.nodes.nodes[new] = node
-                node.restart()
+                node = self.move(address, new)
                 self.nodes.run_until(lambda: self.nodes.settled() and all(
                     new in members(n) and address not in members(n)
                     for n in self.nodes.alive()))
@@ -175,10 +170,40 @@ class TestReturning(IdentityCase):
         self.nodes.run_until(lambda: node.replica.raft is not None)
         self.nodes.kill(D)
         self.assertEqual(node.replica.raft.log.last_index, 0)
-        del self.nodes.nodes[D]
-        node.begin = Start(E, join=leader)
-        self.nodes.nodes[E] = node
+        self.move(D, E, join=leader)
+        self.nodes.run_until(lambda: self.all_in(4) and E in voters(node))
+
+    def move(self, address: str, to: str, **start) -> Node:
+        """Started there, with its directory."""
+        node = self.nodes.nodes.pop(address)
+        for other in self.nodes.nodes.values():
+            other.up.pop(address, None)
+        self.nodes.down.discard(address)
+        node.begin = Start(to, **start)
+        self.nodes.nodes[to] = node
         node.restart()
+        return node
+
+    def test_a_newcomer_moves_before_its_entry_came_and_the_leader_too(self):
+        """Neither is where the other looks for it (seed 73100400)."""
+        first = self.nodes.serving()
+        node = self.nodes.add(D, join=first.begin.address)
+        self.nodes.run_until(lambda: node.replica.raft is not None)
+        self.nodes.cut = {(first.begin.address, D)}
+        raft = first.replica.raft
+        node.replica.peer_frame(first.replica.node_id, *encode_message(
+            Append(raft.current_term, 0, 0, 1, [raft.log.entry(1)])))
+        self.nodes.run_until(lambda: node.replica.machine.applied_index == 1)
+        self.assertNotIn(D, members(node))
+        self.nodes.kill(D)
+        leader = self.move(first.begin.address, F)
+        self.nodes.run_until(lambda: self.nodes.settled() and F in members(leader))
+        if not leader.replica.leads:
+            self.change(joining.CHANGE_TRANSFER, F)
+        self.nodes.run_until(lambda: self.nodes.serving() is leader)
+        for _ in range(1_000):
+            self.nodes.step()       # until D is a stranger to all
+        self.move(D, E)
         self.nodes.run_until(lambda: self.all_in(4) and E in voters(node))
 
     def test_a_node_alone_moves(self):
