@@ -39,7 +39,7 @@ class TermsTest(RaftTestCase):
         requests = {
             "1->2 AppendReply term 3 refused 1 hint 0/0": Append(2, 1, 1, 2, [batch(2, 2)]),
             "1->2 VoteReply term 3 refused": Vote(2, 9, 2),
-            "1->2 HeartbeatReply term 3 round 4 sent 5": Heartbeat(2, 1, 4, 5),
+            "1->2 HeartbeatReply term 3 round 0 sent 5": Heartbeat(2, 1, 4, 5),
         }
         for reply, request in requests.items():
             with self.subTest(reply=reply):
