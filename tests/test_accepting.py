@@ -1,4 +1,5 @@
-"""Connections that others open: a part of a frame is not kept for ever."""
+"""Connections that others open: what counts as an answer there, and what only as a sign of life; a
+part of a frame is not kept for ever."""
 
 import logging
 import os
@@ -11,6 +12,8 @@ import unittest
 from raftnet.actions import ActionLog
 from raftnet.config import Config
 from raftnet.errors import ErrorCode
+from raftnet.net.messages import encode_message
+from raftnet.raft.types import HeartbeatReply, PreVote
 from raftnet.replica import Start
 from raftnet.server import Server
 from raftnet.storage.disk import Disk
@@ -21,21 +24,60 @@ from raftnet.wire.requests import decode_error
 from tools.processes import free_ports
 
 LIMIT_S = 10.0
+PEER = 7
 FRAME = encode_frame(Kind.STATUS, 1, bytes(100))
 
 
-class UnfinishedFramesTest(unittest.TestCase):
+class AcceptingCase(unittest.TestCase):
+    """A node that does not run by itself."""
+
     def setUp(self):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         store = Store.open(Disk(os.path.join(directory.name, "node")),
                            lambda: random.randint(1, 2**64 - 1), lambda line: None)
-        address = f"127.0.0.1:{free_ports(1)[0]}"
-        self.server = Server(Config(), store, Start(address),
+        self.address = f"127.0.0.1:{free_ports(1)[0]}"
+        self.server = Server(Config(), store, Start(self.address),
                              ActionLog("test", logging.CRITICAL))
         self.addCleanup(self.server.close)
         self.accepting = self.server._accepting
-        self.sock = socket.create_connection(parse_address(address), LIMIT_S)
+
+
+class Accepted:
+    """A connection of a peer, as the server sees it."""
+
+    identity = PEER
+    closed = False
+    heard_ms = 0
+    reader = FrameReader()
+
+
+class SignsOfLifeTest(AcceptingCase):
+    def setUp(self):
+        super().setUp()
+        self.server.replica.advance_clock(50)
+
+    def heard(self, *messages) -> int:
+        """When the connection of the peer that said this was heard."""
+        connection = Accepted()
+        frames = [(int(kind), 0, body) for kind, body in map(encode_message, messages)]
+        self.accepting.frames(connection, frames)
+        return connection.heard_ms
+
+    def test_answers_and_signs(self):
+        """A reader that swallows all as the rest of a damaged frame says that it lives, for ever;
+        nothing is answered on that connection all the same, and it must be found out."""
+        sign = HeartbeatReply(1, 0, 0)
+        self.assertEqual(self.heard(sign), 0)
+        self.assertEqual(self.heard(sign, sign), 0)
+        self.assertEqual(self.heard(HeartbeatReply(1, 0, 40)), 50)
+        self.assertEqual(self.heard(sign, PreVote(2, 1, 1)), 50)
+
+
+class UnfinishedFramesTest(AcceptingCase):
+    def setUp(self):
+        super().setUp()
+        self.sock = socket.create_connection(parse_address(self.address), LIMIT_S)
         self.addCleanup(self.sock.close)
         self.serve(lambda: self.accepting._open)
         (self.connection,) = self.accepting._open
