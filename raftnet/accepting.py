@@ -99,8 +99,11 @@ class Accepting:
                   or connection.is_paused):
                 self._unfinished[connection] = before[connection]
             else:
-                self._refuse(connection, 0, ErrorCode.BAD_FRAME, "the rest of a frame did not come "
-                             f"within {self._config.unfinished_frame_ms / 1000:g} s")
+                text = ("the rest of a frame did not come within "
+                        f"{self._config.unfinished_frame_ms / 1000:g} s")
+                self._refuse(connection, 0, ErrorCode.BAD_FRAME, text)
+                connection.flush()
+                connection.close(text)      # who does not read would keep all that for ever
 
     # --- connections come and go
 

@@ -84,8 +84,9 @@ class Server:
             if now_ms - last_ms > timeout_s * 1000 + _LATE_MS:
                 self._drain()
                 now_ms = self.now_ms()
-            self._turn(now_ms, now_ms != last_ms)
-            if now_ms != last_ms:
+            is_first = now_ms != last_ms
+            self._turn(now_ms, is_first)
+            if is_first:
                 deadline_ms = self._deadline_ms()
             else:
                 deadline_ms = min(deadline_ms, now_ms + 1)      # this turn may have set another

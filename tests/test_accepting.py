@@ -138,6 +138,18 @@ class UnfinishedFramesTest(AcceptingCase):
         self.tick(101_000)
         self.assertTrue(self.connection.closed)
 
+    def test_one_that_reads_nothing_at_all(self):
+        """Its answers fill the socket and wait here: it is closed all the same."""
+        while self.connection.out_bytes < 3_000_000:    # the system may yet take some of it
+            self.connection.send_bytes(bytes(100_000))
+            self.connection.flush()
+        self.assertFalse(self.connection.is_paused)
+        self.send(FRAME[:20])
+        self.tick(1_000)
+        self.tick(62_000)
+        self.assertTrue(self.connection.closed)
+        self.assertEqual(self.accepting._open, set())
+
     def test_one_that_says_nothing(self):
         for now_ms in (1_000, 100_000, 1_000_000):
             self.tick(now_ms)

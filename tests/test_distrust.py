@@ -17,9 +17,9 @@ from raftnet.net.messages import encode_message
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.membership import Member, encode_membership
 from raftnet.raft.types import (
-    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Role, Snapshot,
+    Append, AppendReply, Heartbeat, HeartbeatReply, PreVote, PreVoteReply, Snapshot,
     SnapshotReply, TimeoutNow, Vote, VoteReply)
-from raftnet.wire import commands, joining, requests
+from raftnet.wire import commands, requests
 from raftnet.wire.frames import Kind
 from tests.replicas import Node, Nodes
 
