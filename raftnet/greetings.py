@@ -6,7 +6,7 @@ What is remembered of the others is in acquaintances.py; what greetings are to a
 identity, in founding.py and joining.py. One object for each Replica; no I/O but the Store's.
 """
 
-from raftnet.acquaintances import Acquaintances, begins_earlier, start_of
+from raftnet.acquaintances import Acquaintances, Start, begins_earlier, start_of
 from raftnet.actions import WARNING
 from raftnet.errors import ErrorCode
 from raftnet.founding import NO_CLUSTER
@@ -33,8 +33,17 @@ class Greetings:
         self.names: dict[str, str] = {}
         self.removed = False        # a member said that this node was removed
         self._process = replica.randint(1, 2**64 - 1)
-        state = replica.store.hard_state
-        self._start = (state.current_term, replica.store.last_term, replica.store.last_index)
+        self._start = self._held()
+
+    def _held(self) -> Start:
+        store = self._replica.store
+        return store.hard_state.current_term, store.last_term, store.last_index
+
+    def begin_anew(self) -> None:
+        """The directory was emptied of a cluster: what it held at the start says nothing to the
+        next one, whose members may meet an emptied start after this one."""
+        self.known.forget()
+        self._start = self._held()
 
     def hello(self) -> Hello:
         """This node's greeting to other nodes."""

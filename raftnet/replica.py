@@ -348,7 +348,7 @@ class Replica:
         self.raft = self.time = None
         self._seen = ()
         self.applying.founded = False
-        self.greetings.known.forget()
+        self.greetings.begin_anew()
         self.applying.begin_anew(Machine(self.config.machine, self.config.wire))
         self.snapshots.close()
         self.snapshots = Snapshots(self)

@@ -95,6 +95,29 @@ class TestReturning(IdentityCase):
         away = self.follower()
         self.come_back_emptied(Start(away))
 
+    def test_a_lone_founder_ends_before_its_new_cluster_told_it_anything(self):
+        # The simulator's seed 537310859: what its directory held before was no earlier start.
+        away, leader = self.follower(), self.nodes.serving()
+        node = self.nodes.nodes[away]
+        self.nodes.kill(away)
+        node.begin = Start(away)
+        self.nodes.down.discard(away)
+        node.wipe()
+        self.nodes.cut = {pair for other in (A, B, C) for pair in ((away, other), (other, away))}
+        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        self.nodes.kill(away)
+        self.nodes.revive(away)     # it begins in the term in which it led itself
+        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        self.nodes.cut = set()
+        self.nodes.run_until(lambda: node.replica.cluster_id == leader.replica.cluster_id)
+        node.disk_slow = True
+        known = leader.replica.greetings.known
+        self.nodes.run_until(lambda: known.address_of(node.replica.node_id) == away)
+        self.nodes.kill(away)
+        self.nodes.revive(away)
+        self.assertEqual(node.replica.store.last_index, 0)
+        self.nodes.run_until(lambda: self.all_in(3))
+
     def test_a_lone_founder_with_a_client_stays_apart(self):
         away = self.follower()
         node = self.nodes.nodes[away]
