@@ -17,28 +17,28 @@ from raftnet.machine.deadlines import Deadline, Deadlines
 class Agenda:
     """Queues by the time of what is due first in them."""
 
-    __slots__ = ("_noted", "_deadlines", "_look")
+    __slots__ = ("noted", "_deadlines", "_look")
 
     def __init__(self, look: Callable[[bytes], tuple[int, int] | None]):
         """`look`: the (time, number) of what is due first in the queue of that name, if anything
         is. It must not hold on to the owner of this object."""
         # Invariant: not later than what `look` finds; and the same as `_deadlines`
-        self._noted: dict[bytes, tuple[int, int]] = {}
+        self.noted: dict[bytes, tuple[int, int]] = {}
         self._deadlines = Deadlines()
         self._look = look
 
     def note(self, name: bytes, time_ms: int, number: int) -> None:
         """That queue has something due at that time."""
-        known = self._noted.get(name)
+        known = self.noted.get(name)
         if known is None:
-            self._noted[name] = (time_ms, number)
+            self.noted[name] = (time_ms, number)
             self._deadlines.add((time_ms, number, name))
         elif (time_ms, number) < known:
             self._replace(name, (time_ms, number))
 
     def look_again(self, name: bytes) -> None:
         """What is due first in that queue may have changed, or the queue is gone."""
-        known = self._noted.get(name)
+        known = self.noted.get(name)
         if known is not None:
             found = self._look(name)
             if found != known:
@@ -60,9 +60,9 @@ class Agenda:
             self._replace(first[2], found)
 
     def _replace(self, name: bytes, found: tuple[int, int] | None) -> None:
-        self._deadlines.discard((*self._noted[name], name))
+        self._deadlines.discard((*self.noted[name], name))
         if found is None:
-            del self._noted[name]
+            del self.noted[name]
         else:
-            self._noted[name] = found
+            self.noted[name] = found
             self._deadlines.add((*found, name))

@@ -38,7 +38,7 @@ def _all(machine: Machine, step: int) -> Iterator[int]:
     yield from _given_back(executor.leases._deadlines, step)
     for agenda in (executor.lifecycle.delays, executor.lifecycle.expiries,
                    executor.lifecycle.dedups):
-        yield from _entries(agenda._noted, step)
+        yield from _entries(agenda.noted, step)
         yield from _given_back(agenda._deadlines, step)
     while executor.kv.give_back(step):
         yield step

@@ -80,7 +80,9 @@ class Executor:
         self._intake = Intake(self, self.lifecycle)
         self._operations = (QueueOperations(self, self.lifecycle, self._intake), Inspection(self),
                             KvOperations(self))
-        self._handlers = {}
+        self._handlers = {_ENQUEUE: self._prepare_enqueue, _DEQUEUE: self._prepare_dequeue,
+                          _PEEK: self._prepare_peek, _SIZE: self._prepare_size,
+                          _QUEUES: self._prepare_queues}
         for operations in self._operations:
             self._handlers.update(operations.handlers)
 
@@ -154,7 +156,13 @@ class Executor:
         elif operation == _TRANSACT:
             result = transactions.transact(self, command)
         else:
-            status, action = self._prepare(command, operation)
+            handler = self._handlers.get(operation)
+            if handler is None:
+                return UNKNOWN, b""
+            try:
+                status, action = handler(command)
+            except MalformedError:
+                return MALFORMED, b""
             if status != OK:
                 return self.text(status, action)
             function, name, argument = action
@@ -259,40 +267,45 @@ class Executor:
         performed in a list."""
         actions = []
         for operation in operations:
-            status, action = self._prepare(operation, operation[0] if operation else 0)
+            status, action = self._prepare(operation)
             if status != OK:
                 return status, action
             actions.append(action)
         return OK, actions
 
-    def _prepare(self, command: bytes, operation: int) -> tuple[int, tuple | bytes]:
+    def _prepare(self, command: bytes) -> tuple[int, tuple | bytes]:
         """(OK, (function, name, argument)), or (status, text) where it cannot be performed."""
+        handler = self._handlers.get(command[0]) if command else None
+        if handler is None:
+            return UNKNOWN, b""
         try:
-            if operation == _ENQUEUE:
-                name, messages = commands.decode_enqueue(command)
-                if max(map(len, messages)) > self.message_bytes_max:
-                    return LIMIT, b"message_bytes_max"
-                return OK, (self._enqueue, name, messages)
-            if operation == _DEQUEUE:
-                name, count, wait_ms = commands.decode_dequeue(command)
-                if wait_ms:
-                    return LIMIT, b"a wait is alone in its request and has a session"
-                return self._counted(self._dequeue, name, count)
-            if operation == _PEEK:
-                return self._counted(self._peek, *commands.decode_peek(command))
-            if operation == _SIZE:
-                return OK, (self._size, commands.decode_size(command), None)
-            if operation == _QUEUES:
-                after, limit = commands.decode_queues(command)
-                if not limit:
-                    return LIMIT, b"limit: at least 1"
-                return OK, (self._list, after, limit)
-            handler = self._handlers.get(operation)
-            if handler is not None:
-                return handler(command)
+            return handler(command)
         except MalformedError:
             return MALFORMED, b""
-        return UNKNOWN, b""
+
+    def _prepare_enqueue(self, command: bytes) -> tuple[int, tuple | bytes]:
+        name, messages = commands.decode_enqueue(command)
+        if max(map(len, messages)) > self.message_bytes_max:
+            return LIMIT, b"message_bytes_max"
+        return OK, (self._enqueue, name, messages)
+
+    def _prepare_dequeue(self, command: bytes) -> tuple[int, tuple | bytes]:
+        name, count, wait_ms = commands.decode_dequeue(command)
+        if wait_ms:
+            return LIMIT, b"a wait is alone in its request and has a session"
+        return self._counted(self._dequeue, name, count)
+
+    def _prepare_peek(self, command: bytes) -> tuple[int, tuple | bytes]:
+        return self._counted(self._peek, *commands.decode_peek(command))
+
+    def _prepare_size(self, command: bytes) -> tuple[int, tuple | bytes]:
+        return OK, (self._size, commands.decode_size(command), None)
+
+    def _prepare_queues(self, command: bytes) -> tuple[int, tuple | bytes]:
+        after, limit = commands.decode_queues(command)
+        if not limit:
+            return LIMIT, b"limit: at least 1"
+        return OK, (self._list, after, limit)
 
     def _counted(self, function, name: bytes, count: int) -> tuple[int, tuple | bytes]:
         if not 1 <= count <= self.config.dequeue_count_max:
@@ -303,7 +316,7 @@ class Executor:
 
     def _enqueue(self, name: bytes, messages: list[bytes]) -> Result:
         queue = self.queues.make(name)
-        if queue.settings is not None:
+        if queue.settings is not None and queue.settings.bind_enqueues:
             return self._intake.enqueue(name, queue, messages)
         first_id = self.next_message_id
         if queue.ordinary and self.journal is None:
@@ -360,7 +373,7 @@ class Executor:
         least one is ready."""
         if lease_ms:
             return self.lifecycle.lease(name, queue, count, room, lease_ms, consumer)
-        if queue.ordinary:
+        if queue.special is None and queue.levels is None:      # all are plain, of priority 0
             taken, room = queue.take(count, room)
             undo, found = (queue.undo_take, taken), taken
         else:

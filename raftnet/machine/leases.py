@@ -41,12 +41,16 @@ class Leases:
         """New ones, numbered from `next_delivery` on, that end at the same time."""
         first = self.next_delivery
         self.next_delivery = end = first + len(leases)
-        if len(leases) == 1:
-            self.restore(leases[0])
-            return
         self.by_delivery.add_new(range(first, end), leases)
         deadline_ms = leases[0].deadline_ms
         self._deadlines.add_rising([(deadline_ms, delivery) for delivery in range(first, end)])
+
+    def begin_one(self, lease: Lease) -> None:
+        """A new one, numbered `next_delivery`."""
+        delivery = lease.delivery
+        self.next_delivery = delivery + 1
+        self.by_delivery[delivery] = lease
+        self._deadlines.add((lease.deadline_ms, delivery))
 
     def restore(self, lease: Lease) -> None:
         """One that has its number: new, out of a snapshot, or its end is undone."""

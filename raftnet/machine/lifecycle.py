@@ -103,10 +103,12 @@ class Lifecycle:
         one is ready."""
         executor = self._executor
         leases = executor.leases
-        count = min(count, self._config.leases_max - len(leases.by_delivery))
+        count = min(count, self._config.leases_max - leases.by_delivery.size)
         if count <= 0:
             return (LIMIT, b"leases_max"), room
-        if queue.ordinary:
+        if queue.special is None and queue.levels is None:      # all are plain, of priority 0
+            if count == 1:
+                return self.lease_one(name, queue, room, lease_ms, consumer)
             plain, room = queue.take(count, room, LEASED_OVERHEAD_BYTES)
             items = [(place, body, 0) for place, body in plain]
         else:
@@ -133,6 +135,32 @@ class Lifecycle:
         executor.touched(name)
         return (OK, encode_lease_result(rows)), room
 
+    def lease_one(self, name: bytes, queue: Queue, room: int, lease_ms: int,
+                  consumer: bytes) -> tuple[Result, int]:
+        """`lease` of one message where all are plain, in a straight line. Nothing is to be settled
+        afterwards: nobody waits, what is out keeps the queue, and no plain message is ever due."""
+        executor = self._executor
+        leases = executor.leases
+        body = queue.messages[0]
+        size = len(body)
+        if size + LEASED_OVERHEAD_BYTES > room:
+            return (REPLY_FULL, b""), room
+        queue.messages.popleft()
+        place = queue.ids.popleft()
+        queue.size_bytes -= size
+        now_ms = executor.now_ms
+        delivery = leases.next_delivery
+        lease = Lease(delivery, Message(place, place, body, 0, 1, 0, b"", ()), name,
+                      later(now_ms, lease_ms), now_ms, consumer)
+        leases.begin_one(lease)
+        queue.lend(lease)
+        if executor.journal is not None:
+            executor.journal.append((self._undo_lease, queue, [lease], [(place, body, 0)]))
+        if executor.queue_watch is not None:
+            executor.queue_watch.add(name)
+        return ((OK, encode_lease_result([(place, delivery, 1, body)])),
+                room - size - LEASED_OVERHEAD_BYTES)
+
     def _undo_lease(self, queue: Queue, leased: list[Lease], items: list) -> None:
         for lease in reversed(leased):
             queue.end_lending(lease)
@@ -155,7 +183,10 @@ class Lifecycle:
         queue.end_lending(lease)
         if executor.journal is not None:
             executor.journal.append((self._undo_finish, queue, lease))
-        executor.touched(lease.queue)
+        if not queue.leased.size:
+            executor.touched(lease.queue)
+        elif executor.queue_watch is not None:
+            executor.queue_watch.add(lease.queue)
         return queue
 
     def _undo_finish(self, queue: Queue, lease: Lease) -> None:

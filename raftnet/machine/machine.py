@@ -41,7 +41,8 @@ _CLOSE_COMMAND = bytes((Operation.CLOSE,))
 _MAY_WAIT = (bytes((Operation.DEQUEUE,)), bytes((Operation.LEASE,)))     # first byte of a command
 _CANCEL, _TIME = int(Operation.CANCEL), int(Operation.TIME)
 _BATCH = int(EntryKind.BATCH)
-_ENQUEUE, _DEQUEUE = int(Operation.ENQUEUE), int(Operation.DEQUEUE)
+_ENQUEUE, _DEQUEUE, _LEASE, _CLOSE = map(int, (
+    Operation.ENQUEUE, Operation.DEQUEUE, Operation.LEASE, Operation.CLOSE))
 # A request of one command: its head, the command's length and operation, length of a queue's name.
 _SINGLE = Struct(">16sQQIIBB")
 _COMMAND_FROM = REQUEST_HEAD_BYTES + 4      # of the request: its only command
@@ -311,10 +312,15 @@ class Machine:
             if self.sessions.full():
                 return _refused(first, count, ErrorCode.SESSION_LIMIT, "no room for a session")
             session = self.sessions.open(session_id, self.time_ms)
-        else:
+        elif first != session.last + 1:
             self.sessions.use(session_id, session, self.time_ms)
-            if first != session.last + 1:
-                return _repeated(session, first, count)
+            return _repeated(session, first, count)
+        if count == 1 and not session.waiting:
+            reply = self._single_reply(body, first)
+            if reply is not None:
+                self.sessions.step(session_id, session, acknowledged, reply, self.time_ms)
+                return reply
+        self.sessions.use(session_id, session, self.time_ms)
         self.sessions.acknowledge(session, acknowledged)    # while the kept frames end at `last`
         session.last += count
         reply, close = self._perform_request(body, first, count, session_id)
@@ -323,6 +329,22 @@ class Machine:
         else:
             self.sessions.keep(session_id, session, first, reply)
         return reply
+
+    def _single_reply(self, body: bytes, first: int) -> bytes | None:
+        """The reply to a request of one command, where that is whole and neither enqueues nor may
+        wait nor closes its session; None: nothing was done."""
+        if len(body) <= _COMMAND_FROM or _COMMAND_FROM + int.from_bytes(
+                body[REQUEST_HEAD_BYTES:_COMMAND_FROM], "big") != len(body):
+            return None
+        operation = body[_COMMAND_FROM]
+        if operation == _ENQUEUE or operation == _CLOSE:
+            return None
+        command = body[_COMMAND_FROM:]
+        if (operation == _DEQUEUE or operation == _LEASE) and commands.may_wait(command):
+            return None
+        executor = self.executor
+        executor.begin_request()
+        return requests.encode_reply_results(first, [executor.perform(command)])
 
     def _perform_request(self, body: bytes, first: int, count: int,
                          session_id: bytes | None) -> tuple[bytes | None, bool]:

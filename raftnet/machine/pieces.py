@@ -17,17 +17,17 @@ ONE_PIECE_MAX = 4_096       # entries; above it there are PIECES, which are kept
 class Pieces(MutableMapping):
     """Entries by key; none is None. Not to be changed during an iteration."""
 
-    __slots__ = ("_pieces", "_mask", "_count")
+    __slots__ = ("_pieces", "_mask", "size")
 
     def __init__(self):
         # Invariant: a key lies in the piece that the end of its hash names. It is not hash(key):
         # that of a number is the number, and numbers in a row would fill all pieces alike.
         self._pieces: list[dict] = [{}]
         self._mask = 0
-        self._count = 0
+        self.size = 0       # read elsewhere where len() would cost a call for each message
 
     def __len__(self) -> int:
-        return self._count
+        return self.size
 
     def __iter__(self) -> Iterator:
         for piece in self._pieces:
@@ -48,14 +48,14 @@ class Pieces(MutableMapping):
         before = len(piece)
         piece[key] = entry
         if len(piece) > before:
-            self._count += 1
-            if self._count > ONE_PIECE_MAX and not self._mask:
+            self.size += 1
+            if self.size > ONE_PIECE_MAX and not self._mask:
                 self._split()
 
     def add_new(self, keys: Sequence, entries: list) -> None:
         """Add entries whose keys are not there."""
-        self._count += len(keys)
-        if self._count > ONE_PIECE_MAX and not self._mask:
+        self.size += len(keys)
+        if self.size > ONE_PIECE_MAX and not self._mask:
             self._split()
         pieces, mask = self._pieces, self._mask
         for key, entry in zip(keys, entries):
@@ -70,23 +70,23 @@ class Pieces(MutableMapping):
 
     def __delitem__(self, key) -> None:
         del self._pieces[hash((key,)) & self._mask][key]
-        self._count -= 1
-        if not self._count:
+        self.size -= 1
+        if not self.size:
             self.clear()        # the tables too
 
     def clear(self) -> None:
         """Remove all."""
         self._pieces = [{}]
-        self._mask = self._count = 0
+        self._mask = self.size = 0
 
     def give_back(self, count: int) -> None:
         """Forget about `count` of them, of a machine that nobody uses any more (dismantle.py)."""
-        while self._count and count > 0:
+        while self.size and count > 0:
             piece = self._pieces[-1]
             some = min(count, len(piece))
             for _ in range(some):
                 piece.popitem()
             if not piece:
                 self._pieces.pop()
-            self._count -= some
+            self.size -= some
             count -= some

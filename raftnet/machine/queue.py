@@ -6,9 +6,10 @@ message that is more (message.py) lies beside them, among the special ones of it
 are in order of place as well: whichever has the lower place is next. So a message that came back
 from a delivery is where it was, and one that vanishes from the middle leaves nothing.
 
-While a queue is `ordinary` (plain messages of priority 0, no waiters, no settings; whatever else is
-out or delayed) the straight lines of executor.py touch the deques themselves, and `take` and `head`
-are for them; else these are `take_mixed` and `head_mixed`.
+While a queue is `ordinary` (plain messages of priority 0, no waiters, no settings that an enqueue
+of one has to heed; whatever else is out or delayed) the straight lines of executor.py touch the
+deques themselves. Where all messages are plain and of priority 0, `take` and `head` do; else these
+are `take_mixed` and `head_mixed`.
 
 What an `undo_` method or `put_back` takes back is the last thing that was done and not yet taken
 back. Nothing here knows limits, commands or sessions (executor.py), nor when something is due
@@ -101,10 +102,11 @@ class Queue(Level):
 
     def held(self) -> int:
         """All messages: ready, leased, delayed."""
-        return self.ready() + len(self.leased or ()) + len(self.delayed or ())
+        return (self.ready() + (0 if self.leased is None else self.leased.size)
+                + (0 if self.delayed is None else self.delayed.size))
 
     def plain(self) -> bool:
-        """It is ordinary, and there is nothing to tidy: without messages, it is as a new one."""
+        """It is ordinary, and there is nothing to tidy: where it is vacant, it is as a new one."""
         return (self.ordinary and self.leased is None and self.delayed is None
                 and self.expiries is None and self.dedup is None)
 
@@ -115,19 +117,19 @@ class Queue(Level):
 
     def tidy(self) -> None:
         """Drop what is empty; not while something may be taken back."""
-        if not self.expiries:
+        if self.expiries is not None and not self.expiries.size:
             self.expiries = None
-        if not self.leased:
+        if self.leased is not None and not self.leased.size:
             self.leased = None
-        if not self.delayed:
+        if self.delayed is not None and not self.delayed.size:
             self.delayed = None
-        if not self.dedup:
+        if self.dedup is not None and not self.dedup:
             self.dedup = None
 
     def look_again(self) -> None:
         """Whether it is ordinary, after something changed."""
         self.ordinary = not (self.special is not None or self.levels or self.waiters
-                             or self.settings is not None)
+                             or self.settings is not None and self.settings.bind_enqueues)
 
     # --- plain messages of priority 0
 
@@ -151,8 +153,8 @@ class Queue(Level):
 
     def take(self, count: int, room: int,
              overhead: int = MESSAGE_OVERHEAD_BYTES) -> tuple[list[tuple[int, bytes]], int]:
-        """Of an ordinary queue: remove up to `count` messages from the head, until the next would
-        not fit into `room` bytes. Returns [(id, message)] and the room that is left."""
+        """Where all are plain, of priority 0: remove up to `count` from the head, until the next
+        would not fit into `room` bytes. Returns [(id, message)] and the room that is left."""
         ids, messages = self.ids, self.messages
         taken = []
         taken_bytes = 0
@@ -296,9 +298,6 @@ class Queue(Level):
 
     def lend_all(self, leases: list[Lease]) -> None:
         """Note that some are, in order of delivery."""
-        if len(leases) == 1:
-            self.lend(leases[0])
-            return
         if self.leased is None:
             self.leased = SortedNames()
         self.leased.add_rising([lease.delivery for lease in leases])

@@ -27,6 +27,7 @@ OK, EMPTY, LIMIT, REPLY_FULL, STALE, IN_USE = map(int, (
 _, _STALE, _DEAD_LETTERED = map(int, Outcome)       # 0 is DONE
 _NACKED, _REDRIVEN = int(Reason.NACKED), int(Reason.REDRIVEN)
 _DEAD_LETTER = int(Setting.DEAD_LETTER)
+_ONE_DONE = (OK, queueresults.encode_outcomes_result(b"\0"))
 _MOVED_BYTES = 16           # the result of PURGE and REDRIVE
 _PASSED_PER_MOVED = 10      # messages that REDRIVE looks at for each that it may move
 _NO_ROOM_LIMIT = 1 << 62
@@ -38,12 +39,15 @@ Prepared = tuple[int, tuple | bytes]
 class QueueOperations:
     """The handlers of an executor's commands on queues, by operation."""
 
-    __slots__ = ("handlers", "_executor", "_config", "_lifecycle")
+    __slots__ = ("handlers", "_executor", "_config", "_lifecycle", "_last_lease")
 
     def __init__(self, executor, lifecycle: Lifecycle, intake: Intake):
         self._executor = executor
         self._config = executor.config
         self._lifecycle = lifecycle
+        # The last LEASE that could be performed, its queue, and (count, lease_ms, consumer):
+        # consumers send the same bytes for ever.
+        self._last_lease: tuple = None, b"", ()
         self.handlers: dict[int, Callable[[bytes], Prepared]] = {
             int(Operation.ENQUEUE_WITH): intake.prepare_with,
             int(Operation.LEASE): self._prepare_lease,
@@ -70,16 +74,21 @@ class QueueOperations:
         return None
 
     def _prepare_lease(self, command: bytes) -> Prepared:
+        if command == self._last_lease[0]:
+            return OK, (self._lease, *self._last_lease[1:])
         name, count, wait_ms, lease_ms, consumer = queuecommands.decode_lease(command)
         if wait_ms:
             return LIMIT, b"a wait is alone in its request and has a session"
         over = self.checked_lease(count, wait_ms, lease_ms)
         if over is not None:
             return LIMIT, over
-        return OK, (self._lease, name, (count, lease_ms, consumer))
+        self._last_lease = command, name, (count, lease_ms, consumer)
+        return OK, (self._lease, *self._last_lease[1:])
 
     def _prepare_ack(self, command: bytes) -> Prepared:
         receipts = queuecommands.decode_ack(command)
+        if len(receipts) == 1:
+            return OK, (self._ack, receipts, None)
         return self._receipts(self._ack, receipts, None)
 
     def _prepare_nack(self, command: bytes) -> Prepared:
@@ -138,7 +147,7 @@ class QueueOperations:
     def _lease(self, name: bytes, what: tuple[int, int, bytes]) -> Result:
         executor = self._executor
         queue = executor.queues.by_name.get(name)
-        if queue is None or not queue.ready():
+        if queue is None or not (queue.messages or queue.ready()):
             return EMPTY, b""
         if not executor.moves:
             return REPLY_FULL, b""
@@ -151,6 +160,12 @@ class QueueOperations:
 
     def _ack(self, receipts: list[tuple[int, int]], _: None) -> Result:
         held, finish = self._lifecycle.held, self._lifecycle.finish
+        if len(receipts) == 1:
+            lease = held(*receipts[0])
+            if lease is None:
+                return self._outcomes(bytearray((_STALE,)))
+            finish(lease)
+            return _ONE_DONE
         outcomes = bytearray(len(receipts))
         for at, (message_id, delivery) in enumerate(receipts):
             lease = held(message_id, delivery)

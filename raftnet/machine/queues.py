@@ -57,7 +57,8 @@ class Queues:
 
     def _look_again(self, name: bytes) -> None:
         for agenda in self.agendas:
-            agenda.look_again(name)
+            if name in agenda.noted:
+                agenda.look_again(name)
 
     def listing(self, after: bytes, limit: int, room: int,
                 passes: int) -> tuple[list[tuple[bytes, int]], bool, int]:

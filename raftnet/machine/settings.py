@@ -26,6 +26,11 @@ class Settings(NamedTuple):
     backoff_ms: int
     backoff_max_ms: int
 
+    @property
+    def bind_enqueues(self) -> bool:
+        """Whether they have a say in what becomes of a plain message that is enqueued."""
+        return bool(self.ttl_ms or self.messages_max or self.bytes_max)
+
     def changed(self, changes: dict[int, int | bytes]) -> "Settings":
         """With other values, by Setting."""
         values = list(self)

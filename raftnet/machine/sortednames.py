@@ -20,16 +20,16 @@ _JOINED_NAMES_MAX = CHUNK_NAMES_MAX // 2        # two neighbours with no more be
 class SortedNames:
     """A set of names that are not empty, always in order. Not to be changed during an iteration."""
 
-    __slots__ = ("_chunks", "_firsts", "_count")
+    __slots__ = ("_chunks", "_firsts", "size")
 
     def __init__(self):
         # Invariant: no chunk is empty, and _firsts[n] == _chunks[n][0].
         self._chunks: list[list[bytes]] = []
         self._firsts: list[bytes] = []
-        self._count = 0
+        self.size = 0           # read elsewhere where len() would cost a call for each message
 
     def __len__(self) -> int:
-        return self._count
+        return self.size
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._chunks:
@@ -48,21 +48,21 @@ class SortedNames:
             else:
                 self._chunks.append([name])
                 self._firsts.append(name)
-            self._count += 1
+            self.size += 1
             return
         which = bisect_right(self._firsts, name) - 1
         if which < 0:
             if not self._firsts:
                 self._firsts.append(name)
                 self._chunks.append([name])
-                self._count = 1
+                self.size = 1
                 return
             which = 0
         chunk = self._chunks[which]
         at = bisect_left(chunk, name)
         if at < len(chunk) and chunk[at] == name:
             return
-        self._count += 1
+        self.size += 1
         if len(chunk) == CHUNK_NAMES_MAX:
             if at == CHUNK_NAMES_MAX:
                 # Behind a whole chunk: in the next, which begins with a greater name, or in a new.
@@ -90,7 +90,7 @@ class SortedNames:
         for at in range(room, len(names), CHUNK_NAMES_MAX):
             self._chunks.append(names[at:at + CHUNK_NAMES_MAX])
             self._firsts.append(names[at])
-        self._count += len(names)
+        self.size += len(names)
 
     def _split(self, which: int, at: int) -> tuple[list[bytes], int, int]:
         """Halve a chunk; (chunk, its number, place in it) for what was to stand at `at`."""
@@ -116,7 +116,7 @@ class SortedNames:
             if at == len(chunk) or chunk[at] != name:
                 return
         del chunk[at]
-        self._count -= 1
+        self.size -= 1
         if not chunk:
             del self._chunks[which]
             del self._firsts[which]
@@ -146,7 +146,7 @@ class SortedNames:
                 self._firsts.pop()
             else:
                 del chunk[-some:]
-            self._count -= some
+            self.size -= some
             count -= some
 
     def after(self, name: bytes) -> Iterator[bytes]:

@@ -194,11 +194,15 @@ def split_commands(body: bytes, offset: int) -> list[bytes]:
 def decode_enqueue(command: bytes) -> tuple[bytes, list[bytes]]:
     """(queue, messages)."""
     queue, offset = take_name(command)
-    if offset + 4 > len(command):
+    end = len(command)
+    if offset + 4 > end:
         raise MalformedError("ENQUEUE: cut short")
     (count,) = _U32.unpack_from(command, offset)
+    if count == 1 and offset + 8 <= end:
+        (size,) = _U32.unpack_from(command, offset + 4)
+        if offset + 8 + size == end:
+            return queue, [command[offset + 8:]]
     messages: list[bytes] = []
-    end = len(command)
     if not split_messages(command, offset + 4, end, count, end, messages):
         raise MalformedError("ENQUEUE: the count or the lengths do not fit")
     return queue, messages
@@ -287,6 +291,12 @@ def decode_dequeue(command: bytes) -> tuple[bytes, int, int]:
     """(queue, count, wait in milliseconds)."""
     queue, offset = take_name(command)
     return (queue, *take_rest(_TWO_U32, command, offset))
+
+
+def may_wait(command: bytes) -> bool:
+    """Of a DEQUEUE or LEASE: False only where its wait is 0."""
+    wait_from = 6 + command[1] if len(command) > 1 else 0       # behind the name and the count
+    return command[wait_from:wait_from + 4] != b"\0\0\0\0"
 
 
 def decode_execute(command: bytes) -> list[bytes]:

@@ -51,9 +51,11 @@ class KvItem(NamedTuple):
 NO_CONDITION = Condition()
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
+_PLAIN_PUT = struct.Struct(">QBI")      # time to live, no condition, bytes of the value
 _TWO_U64 = struct.Struct(">QQ")
 _PAGE = struct.Struct(">BI")            # more, count
-_EQUALS, _VERSION = int(ConditionKind.EQUALS), int(ConditionKind.VERSION)
+_NONE, _EQUALS, _VERSION = map(int, (
+    ConditionKind.NONE, ConditionKind.EQUALS, ConditionKind.VERSION))
 
 
 def encode_condition(condition: Condition) -> bytes:
@@ -102,6 +104,11 @@ def encode_kv_put(key: bytes, value: bytes, ttl_ms: int = 0,
 def decode_kv_put(command: bytes) -> tuple[bytes, int, Condition, bytes]:
     """(key, ttl_ms, condition, value)."""
     key, offset = take_name(command)
+    value_from = offset + _PLAIN_PUT.size
+    if value_from <= len(command):          # mostly there is no condition
+        ttl_ms, kind, size = _PLAIN_PUT.unpack_from(command, offset)
+        if kind == _NONE and value_from + size == len(command):
+            return key, ttl_ms, NO_CONDITION, command[value_from:]
     (ttl_ms,), offset = take(_U64, command, offset)
     condition, offset = take_condition(command, offset)
     value, offset = take_counted(command, offset)

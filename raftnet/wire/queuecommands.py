@@ -62,6 +62,7 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _WITH = struct.Struct(">BQQI")          # priority, delay, time to live, count
 _LEASE = struct.Struct(">IIQ")          # count, wait, lease
+_ONE_RECEIPT = struct.Struct(">IQQ")    # count, and message id and delivery
 _SETTING = struct.Struct(">BQ")
 _DEAD_LETTER, _OVERFLOW = int(Setting.DEAD_LETTER), int(Setting.OVERFLOW)
 
@@ -127,6 +128,10 @@ def encode_receipts(receipts: list[tuple[int, int]]) -> bytes:
 
 def take_receipts(command: bytes, offset: int) -> list[tuple[int, int]]:
     """The receipts from `offset` to the end, at least one."""
+    if len(command) - offset == _ONE_RECEIPT.size:
+        count, *receipt = _ONE_RECEIPT.unpack_from(command, offset)
+        if count == 1:
+            return [tuple(receipt)]
     (count,), offset = take(_U32, command, offset)
     if not count or len(command) - offset != 16 * count:
         raise MalformedError("the count of receipts does not fit")

@@ -95,6 +95,7 @@ _TWO_U64 = struct.Struct(">QQ")
 _COUNTED = struct.Struct(">QI")             # replicated time now, count
 _DESCRIPTION = struct.Struct(">B7Q8Q")
 _LEASED = struct.Struct(">QQII")            # id, delivery, deliveries, length
+_ONE_LEASED = struct.Struct(">IQQII")       # count, and a _LEASED
 _LEASE = struct.Struct(">QQQQI")
 _INSPECTED = struct.Struct(">QBIQ")
 _EVENT = struct.Struct(">QQQIB")
@@ -120,6 +121,9 @@ def decode_enqueue_with_result(payload: bytes) -> list[tuple[int, bool]]:
 
 def encode_lease_result(leased: list[tuple[int, int, int, bytes]]) -> bytes:
     """u32 count; u64 id, u64 delivery, u32 deliveries, u32 length of each; the messages."""
+    if len(leased) == 1:
+        ((message_id, delivery, deliveries, message),) = leased
+        return _ONE_LEASED.pack(1, message_id, delivery, deliveries, len(message)) + message
     parts = [_U32.pack(len(leased))]
     for message_id, delivery, deliveries, message in leased:
         parts.append(_LEASED.pack(message_id, delivery, deliveries, len(message)))

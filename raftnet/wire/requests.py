@@ -23,6 +23,7 @@ _HELLO = struct.Struct(">BBBB16sQQQQQQIH")
 _REPLY = struct.Struct(">QIB")
 _REPLY_ENQUEUED = struct.Struct(">QIBQ")
 _RESULT = struct.Struct(">IB")
+_ONE_RESULT = struct.Struct(">QIBIB")      # a _REPLY and a _RESULT
 _LOG = struct.Struct(">BQI")
 _LOG_REPLY = struct.Struct(">QQQI")
 _STATUS_REPLY = struct.Struct(">16sQQBQQQQQQIBBQHIIQBQQ")
@@ -167,6 +168,9 @@ def encode_reply_enqueued(first_sequence: int, count: int, first_message_id: int
 
 def encode_reply_results(first_sequence: int, results: list[tuple[int, bytes]]) -> bytes:
     """Body of REPLY with a (status, payload) for each command."""
+    if len(results) == 1:
+        ((status, payload),) = results
+        return _ONE_RESULT.pack(first_sequence, 1, FORM_RESULTS, 1 + len(payload), status) + payload
     parts = [_REPLY.pack(first_sequence, len(results), FORM_RESULTS)]
     for status, payload in results:
         parts += (_RESULT.pack(1 + len(payload), status), payload)

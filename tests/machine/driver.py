@@ -108,7 +108,9 @@ class MachineCase(unittest.TestCase):
             self.assertFalse(ready and queue.waiters is not None, name)
             self.assertFalse(queue.vacant(), name)
             self.assertEqual(queue.ordinary, not (
-                queue.special or queue.levels or queue.waiters or queue.settings is not None), name)
+                queue.special or queue.levels or queue.waiters or queue.settings is not None
+                and any((queue.settings.ttl_ms, queue.settings.messages_max,
+                         queue.settings.bytes_max))), name)
             self.check_deadlines(queue)
             for lease in queue.leases(executor.leases):
                 self.assertEqual(lease.queue, name)

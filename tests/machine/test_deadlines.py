@@ -76,8 +76,8 @@ class HeldTest(QueueCase):
         lifecycle = executor.lifecycle
         found = [len(executor.leases._deadlines)]
         for agenda in (lifecycle.delays, lifecycle.expiries, lifecycle.dedups):
-            self.assertEqual(len(agenda._noted), len(agenda._deadlines))
-            found.append(len(agenda._noted))
+            self.assertEqual(len(agenda.noted), len(agenda._deadlines))
+            found.append(len(agenda.noted))
         return found
 
     def test_a_queue_that_vanished_is_forgotten(self):

@@ -455,3 +455,15 @@ class WatchTest(QueueCase):
             executor.queue_watch = set()
             self.apply(single(A, first, first - 1, [command]))
             self.assertEqual(executor.queue_watch, {b"s"})
+
+    def test_one_of_several_leases_ends(self):
+        self.enqueue(b"a", b"1", b"2", b"3")
+        receipts = [(m.id, m.delivery) for m in queueresults.decode_lease_result(
+            self.fine(queuecommands.encode_lease(b"a", 9, 3)))]
+        executor = self.machine.executor
+        for command in (queuecommands.encode_ack(receipts[:1]),
+                        queuecommands.encode_nack(receipts[1:2]),
+                        queuecommands.encode_ack(receipts[2:])):
+            executor.queue_watch = set()
+            self.fine(command)
+            self.assertEqual(executor.queue_watch, {b"a"})

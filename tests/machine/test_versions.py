@@ -26,10 +26,9 @@ MEMBERSHIP = Membership(b"c" * 16, (Member(1, "a:1", True),))
 class NewerExecutor(Executor):
     """Of a program that knows version 3."""
 
-    def _prepare(self, command: bytes, operation: int):
-        if operation == NEWER:
-            return OK, (self._enqueue, b"newer", [command[1:]])
-        return super()._prepare(command, operation)
+    def __init__(self, *configs):
+        super().__init__(*configs)
+        self._handlers[NEWER] = lambda command: (OK, (self._enqueue, b"newer", [command[1:]]))
 
 
 def newer_machine() -> Machine:

@@ -215,6 +215,12 @@ def _drop_replies(real):
     return acknowledge
 
 
+def _drop_replies_in_step(real):
+    def step(sessions, session_id, session, acknowledged, reply, now_ms):
+        real(sessions, session_id, session, session.last, reply, now_ms)
+    return step
+
+
 # --- gateway and time
 
 
@@ -292,7 +298,8 @@ VARIANTS = [
             lambda: [patch.object(Machine, "last_sequence", lambda machine, session: None)],
             profile=_LOSSES),
     Variant("replies dropped too early", "a reply is kept only until the session's next request",
-            lambda: [wrapped(Sessions, "acknowledge", _drop_replies)], profile=_LOSSES),
+            lambda: [wrapped(Sessions, "acknowledge", _drop_replies),
+                     wrapped(Sessions, "step", _drop_replies_in_step)], profile=_LOSSES),
     Variant("waiting dequeue forgotten", "a retry of a waiting dequeue is not recognised",
             lambda: [patch.object(Machine, "is_waiting", lambda *_: False)]),
     Variant("waiting dequeue answered twice", "who was served waits on, and is served again",
