@@ -106,6 +106,8 @@ class Admission:
         asker = _Asker(client, request_id, Kind.JOIN_REPLY)
         known = membership.member(node_id)
         if node_id in membership.removed:
+            if raft.log.membership_index > raft.log.commit_index:   # whoever is told REMOVED obeys
+                raise ChangeRefusedError(f"the removal of node {node_id:016x} is under way")
             raise ChangeRefusedError(f"node {node_id:016x} was removed: empty its data directory "
                                      "and start it with --join", ErrorCode.REMOVED)
         if known is not None and known.address == address:

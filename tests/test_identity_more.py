@@ -1,0 +1,64 @@
+"""How nodes know each other (design: Founding and identity), where several things go wrong at once:
+on Replicas in one process."""
+
+import unittest
+
+from raftnet.net.messages import encode_message
+from raftnet.raft.types import Vote
+from raftnet.replica import Start
+from raftnet.wire import joining
+from raftnet.wire.frames import Kind
+from tests.replicas import Node, Nodes, ReplicaCase
+from tests.test_identity import A, B, C, D, E, F, IdentityCase, members, voters
+
+
+def both_ways(one: str, *others: str) -> set[tuple[str, str]]:
+    """Pairs between which nothing passes."""
+    return {pair for other in others for pair in ((one, other), (other, one))}
+
+
+class MovingCase(IdentityCase):
+    """Three founders that serve, and directories that are started elsewhere."""
+
+    def move(self, address: str, to: str, **start) -> Node:
+        """Started there, with its directory."""
+        node = self.nodes.nodes.pop(address)
+        for other in self.nodes.nodes.values():
+            other.up.pop(address, None)
+        self.nodes.down.discard(address)
+        node.begin = Start(to, **start)
+        self.nodes.nodes[to] = node
+        node.restart()
+        return node
+
+    def pass_by(self, duration_ms: int) -> None:
+        """So much time."""
+        for _ in range(duration_ms // 20):
+            self.nodes.step()
+
+
+class TestMoved(MovingCase):
+    """Nodes that nobody looks for where they are."""
+
+    def test_a_removal_that_may_yet_be_replaced_bars_nobody_who_asks(self):
+        leader = self.nodes.serving()
+        away = self.follower()
+        here = leader.begin.address
+        other = next(a for a in (A, B, C) if a not in (away, here))
+        self.nodes.kill(away)
+        self.pass_by(2_000)
+        self.nodes.cut = both_ways(here, other)
+        self.nodes.ask(leader, Kind.CHANGE, joining.encode_change(joining.CHANGE_REMOVE, [away]))
+        node = self.move(away, D)
+        self.assertIn(node.replica.node_id, leader.replica.raft.membership.removed)
+        leader.replica.greetings.dial_targets = lambda: []
+        for _ in range(10):
+            self.nodes.step()
+        self.nodes.kill(here)           # and the removal is lost
+        self.nodes.cut = set()
+        self.nodes.run_until(lambda: self.nodes.serving() is not None and self.nodes.settled())
+        self.assertFalse(node.replica.is_removed)
+
+
+if __name__ == "__main__":
+    unittest.main()
