@@ -222,8 +222,11 @@ class Joining:
             self.moving = Asking(others, flags)
 
     def _other_members(self) -> list[str]:
+        """Where members may be; with an empty log only the command line says it."""
         replica = self._replica
-        return [m.address for m in replica.raft.membership.members if m.node_id != replica.node_id]
+        return [m.address for m in replica.raft.membership.members
+                if m.node_id != replica.node_id] or [
+                    a for a in (replica.start.join,) if a not in ("", replica.address)]
 
     def _refresh_contacts(self, asking: Asking) -> None:
         """A member asks those who are members now."""

@@ -59,6 +59,17 @@ class TestMoved(MovingCase):
         self.nodes.run_until(lambda: self.nodes.serving() is not None and self.nodes.settled())
         self.assertFalse(node.replica.is_removed)
 
+    def test_a_newcomer_moves_before_any_entry_came_and_its_contact_does_not_lead(self):
+        leader = self.nodes.serving()
+        node = self.nodes.add(D, join=self.follower())
+        self.nodes.run_until(lambda: node.replica.raft is not None)
+        self.nodes.kill(D)
+        self.assertEqual(node.replica.raft.log.last_index, 0)
+        self.pass_by(15_000)
+        self.move(D, E, join=self.follower())
+        self.assertIs(self.nodes.serving(), leader)
+        self.nodes.run_until(lambda: self.all_in(4) and E in voters(node))
+
 
 if __name__ == "__main__":
     unittest.main()
