@@ -222,11 +222,14 @@ class Joining:
             self.moving = Asking(others, flags)
 
     def _other_members(self) -> list[str]:
-        """Where members may be; with an empty log only the command line says it."""
+        """Where members may be: by their own word, by the log, and by the command line."""
         replica = self._replica
-        return [m.address for m in replica.raft.membership.members
-                if m.node_id != replica.node_id] or [
-                    a for a in (replica.start.join,) if a not in ("", replica.address)]
+        others = [m for m in replica.raft.membership.members if m.node_id != replica.node_id]
+        places = [replica.address_of(m.node_id) for m in others]
+        places += [m.address for m in others]
+        if not others or replica.greetings.silent_everywhere():
+            places.append(replica.start.join)
+        return [a for a in dict.fromkeys(places) if a not in ("", replica.address)]
 
     def _refresh_contacts(self, asking: Asking) -> None:
         """A member asks those who are members now."""

@@ -70,6 +70,23 @@ class TestMoved(MovingCase):
         self.assertIs(self.nodes.serving(), leader)
         self.nodes.run_until(lambda: self.all_in(4) and E in voters(node))
 
+    def test_all_have_moved_and_one_is_found_that_does_not_lead(self):
+        away = self.follower()
+        leader = self.nodes.serving()
+        other = self.nodes.nodes[next(a for a in (A, B, C)
+                                      if a not in (away, leader.begin.address))]
+        self.nodes.kill(away)
+        self.move(other.begin.address, E)
+        self.nodes.run_until(lambda: E in members(leader) and self.nodes.settled())
+        self.move(leader.begin.address, F)
+        self.nodes.run_until(lambda: self.nodes.settled() and F in members(leader))
+        if not leader.replica.leads:
+            self.change(joining.CHANGE_TRANSFER, F)
+        self.nodes.run_until(lambda: self.nodes.serving() is leader)
+        self.pass_by(15_000)
+        node = self.move(away, D, join=E)
+        self.nodes.run_until(lambda: self.all_in(3) and D in voters(node))
+
 
 if __name__ == "__main__":
     unittest.main()
