@@ -93,6 +93,7 @@ class Founding:
     def __init__(self, replica):
         self._replica = replica
         self.founders: Founders | None = None       # while founding
+        self._given_up: Founders | None = None      # while asking one of these to be taken back
         self._reached: set[int] = set()     # node ids of those that have founded the same with it
 
     def begin(self) -> None:
@@ -103,7 +104,18 @@ class Founding:
                             ", ".join(self.founders.addresses))
         self._found_if_complete()
 
+    def end(self) -> None:
+        """This node asks to be taken in."""
+        self.founders = self._given_up = None
+
+    def _come_back(self, contact: str) -> None:
+        """Ask that founder to be taken in. Its cluster may yet be dropped or emptied."""
+        founders = self.founders
+        self._replica.joining.ask(contact, JOIN_RETURNING)
+        self._given_up = founders
+
     def _new_founders(self) -> None:
+        self._given_up = None
         replica = self._replica
         self.founders = Founders(replica.node_id, replica.address,
                                  replica.start.founders or [replica.address],
@@ -111,9 +123,10 @@ class Founding:
 
     def checksum(self) -> int:
         """Which founders' list this node knows: its own, or that of a cluster not founded yet."""
-        if self.founders is not None:
-            return self.founders.checksum
         raft = self._replica.raft
+        founders = self.founders or (self._given_up if raft is None else None)
+        if founders is not None:
+            return founders.checksum
         if raft is not None and not raft.membership.founded:
             return founders_checksum([m.address for m in raft.membership.members],
                                      raft.membership.quorum_rule)
@@ -130,7 +143,7 @@ class Founding:
                 # That cluster is complete: with the node that was here before, if any.
                 replica.actions.say("found", "%s belongs to a cluster already: this node can only "
                                     "come back to it", address, level=WARNING)
-                replica.joining.ask(address, JOIN_RETURNING)
+                self._come_back(address)
             return
         if hello.founders_checksum != self.checksum():
             if self.founders is not None and hello.address in self.founders.addresses:
@@ -142,8 +155,21 @@ class Founding:
                 replica.actions.say("found", "founder %s is node %016x; waiting for %s", address,
                                     hello.node_id, ", ".join(self.founders.missing) or "nobody")
             self._found_if_complete()
+        elif replica.raft is None:
+            if hello.cluster_id == NO_CLUSTER and address == replica.joining.asking.contact:
+                self._found_after_all(hello, address)
         elif hello.cluster_id != replica.cluster_id:
             self._hear_emptied_founder(hello, address)
+
+    def _found_after_all(self, hello: Hello, address: str) -> None:
+        """The cluster that this node wanted to come back to was dropped, or was a mistake."""
+        replica = self._replica
+        replica.actions.say("found", "%s has no cluster any more: founding with it", address,
+                            level=WARNING)
+        replica.joining.asking = None
+        replica.peers_changed = True
+        self._new_founders()
+        self.founders.learn(address, hello.node_id, hello.cluster_id)
 
     def _hear_emptied_founder(self, hello: Hello, address: str) -> None:
         """This node had completed the founding: with another node at that address?"""
@@ -171,7 +197,7 @@ class Founding:
                 replica.actions.say("found", "%s founded with the node that was here before, whose "
                                     "directory was emptied: coming back to that cluster",
                                     conflicting[0], level=WARNING)
-                replica.joining.ask(conflicting[0], JOIN_RETURNING)
+                self._come_back(conflicting[0])
             return
         cluster_id, entry = self.founders.entry_1()
         replica.store.found(cluster_id, entry)

@@ -90,7 +90,7 @@ class Joining:
         replica = self._replica
         healing = replica.store.healing
         more = healing.contacts if healing is not None else ()
-        replica.founding.founders = None
+        replica.founding.end()
         self.asking = Asking([contact, *(a for a in more if a not in (contact, replica.address))],
                              flags)
         self._ask_deadline_ms = replica.now_ms

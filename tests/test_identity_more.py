@@ -88,5 +88,71 @@ class TestMoved(MovingCase):
         self.nodes.run_until(lambda: self.all_in(3) and D in voters(node))
 
 
+class TestFounding(ReplicaCase):
+    """Founders that are emptied, cut off or started wrongly meanwhile."""
+
+    def setUp(self):
+        self.nodes = Nodes()
+
+    def one_serves(self) -> bool:
+        """All three are in one cluster."""
+        return self.nodes.settled() and all(voters(n) == {A, B, C} and len(
+            n.replica.raft.membership.members) == 3 for n in self.nodes.alive())
+
+    def wipe(self, address: str, **start) -> None:
+        """Emptied and started, with that command line if any."""
+        node = self.nodes.nodes[address]
+        self.nodes.kill(address)
+        if start:
+            node.begin = Start(address, **start)
+        self.nodes.down.discard(address)
+        node.wipe()
+
+    def found(self) -> None:
+        """Everybody has founded, and nobody has stood for election."""
+        self.nodes.founders(A, B, C)
+        self.nodes.run_until(lambda: all(n.replica.raft is not None for n in self.nodes.alive()))
+        for node in self.nodes.nodes.values():
+            self.assertEqual(node.replica.raft.log.last_index, 1)
+
+    def test_the_one_whose_founding_conflicts_drops_it_late(self):
+        self.found()
+        self.nodes.cut = both_ways(B, C, A)
+        self.wipe(C)
+        self.nodes.run_until(lambda: self.nodes.nodes[A].replica.raft is None)
+        self.nodes.cut = both_ways(B, C)
+        for _ in range(250):
+            self.nodes.step()
+        self.nodes.cut = set()
+        self.nodes.run_until(self.one_serves, 60_000)
+
+    def test_one_of_the_list_was_started_alone_at_first(self):
+        list_of_all = [A, B, C]
+        self.nodes.add(B)
+        self.nodes.run_until(lambda: self.nodes.serving() is not None)
+        self.nodes.add(A, founders=list_of_all)
+        self.nodes.add(C, founders=list_of_all)
+        for _ in range(250):
+            self.nodes.step()
+        self.wipe(B, founders=list_of_all)
+        self.nodes.run_until(self.one_serves, 60_000)
+
+    def test_one_is_busy_when_two_others_come_emptied(self):
+        self.found()
+        node = self.nodes.nodes[A]
+        node.disk_slow = True
+        self.nodes.kill(B)
+        self.nodes.kill(C)
+        node.replica.peer_frame(self.nodes.nodes[B].replica.node_id, *encode_message(Vote(2, 1, 1)))
+        self.nodes.turn(node)
+        self.assertFalse(node.replica.is_quiet)
+        self.wipe(B)
+        self.wipe(C)
+        for _ in range(200):
+            self.nodes.step()
+        node.disk_slow = False
+        self.nodes.run_until(self.one_serves, 60_000)
+
+
 if __name__ == "__main__":
     unittest.main()
