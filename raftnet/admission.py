@@ -13,6 +13,7 @@ asking node's side is in joining.py.
 from dataclasses import dataclass
 
 from raftnet.errors import ChangeRefusedError, ErrorCode, MalformedError
+from raftnet.raft.election import holds_only_founding
 from raftnet.raft.membership import MEMBERS_MAX, Member, Membership
 from raftnet.wire.address import check_address
 from raftnet.wire.frames import Kind
@@ -71,6 +72,9 @@ class Admission:
             if (refusal is not None and kind == Kind.JOIN and replica.leads
                     and replica.raft.leads_ready and not replica.raft.membership.founded):
                 refusal = None      # a founder whose directory was emptied meanwhile
+            if refusal is not None and kind == Kind.JOIN and self._is_missed(body):
+                self._answer(_Asker(client, request_id, Kind.JOIN_REPLY), 0)
+                return
             waiting = len(self._transfers) + sum(map(len, self._waiting.values()))
             if refusal is None and waiting >= _WAITING_MAX:
                 refusal = ErrorCode.BUSY, "too many changes wait; ask again"
@@ -124,6 +128,19 @@ class Admission:
                 f"{known.address} (node {node_id:016x}) has moved to {address}: known there")
         else:
             self._take_in(asker, node_id, address, flags)
+
+    def _is_missed(self, body: bytes) -> bool:
+        """Whether a founder asks that dropped this very founding, although an election had been
+        held in it: it is a voter still, and without its vote there may never be a leader to ask.
+        Raises MalformedError."""
+        node_id, address, flags = decode_join(body)
+        replica = self._replica
+        raft = replica.raft
+        if (raft is None or not flags & JOIN_RETURNING or raft.leader_id and not replica.leads
+                or raft.membership.founded or holds_only_founding(raft)):
+            return False
+        member = raft.membership.member(node_id)
+        return member is not None and member.voter and member.address == address
 
     def _take_in(self, asker: _Asker, node_id: int, address: str, flags: int) -> None:
         """A node that is new to the cluster."""

@@ -12,9 +12,12 @@ from tests.replicas import Node, Nodes, ReplicaCase
 from tests.test_identity import A, B, C, D, E, F, IdentityCase, members, voters
 
 
-def both_ways(one: str, *others: str) -> set[tuple[str, str]]:
-    """Pairs between which nothing passes."""
-    return {pair for other in others for pair in ((one, other), (other, one))}
+def cut(nodes: Nodes, one: str, *others: str) -> None:
+    """Nothing passes between these any more; their connections end."""
+    nodes.cut = {pair for other in others for pair in ((one, other), (other, one))}
+    for sender, receiver in nodes.cut:
+        if sender in nodes.nodes:
+            nodes.nodes[sender].up.pop(receiver, None)
 
 
 class MovingCase(IdentityCase):
@@ -47,7 +50,7 @@ class TestMoved(MovingCase):
         other = next(a for a in (A, B, C) if a not in (away, here))
         self.nodes.kill(away)
         self.pass_by(2_000)
-        self.nodes.cut = both_ways(here, other)
+        cut(self.nodes, here, other)
         self.nodes.ask(leader, Kind.CHANGE, joining.encode_change(joining.CHANGE_REMOVE, [away]))
         node = self.move(away, D)
         self.assertIn(node.replica.node_id, leader.replica.raft.membership.removed)
@@ -115,12 +118,27 @@ class TestFounding(ReplicaCase):
         for node in self.nodes.nodes.values():
             self.assertEqual(node.replica.raft.log.last_index, 1)
 
+    def test_one_drops_the_founding_in_which_another_was_elected(self):
+        self.found()
+        self.nodes.run_until(lambda: any(n.replica.leads for n in self.nodes.alive()))
+        leader = next(n for n in self.nodes.alive() if n.replica.leads)
+        here = leader.begin.address
+        voter, emptied = [a for a in (A, B, C) if a != here]
+        self.assertEqual(self.nodes.nodes[voter].replica.raft.log.last_index, 1)
+        cut(self.nodes, here, A, B, C)
+        self.wipe(emptied)
+        self.nodes.run_until(lambda: self.nodes.nodes[voter].replica.raft is None)
+        for _ in range(100):
+            self.nodes.step()
+        self.nodes.cut = set()
+        self.nodes.run_until(self.one_serves, 60_000)
+
     def test_the_one_whose_founding_conflicts_drops_it_late(self):
         self.found()
-        self.nodes.cut = both_ways(B, C, A)
+        cut(self.nodes, B, C, A)
         self.wipe(C)
         self.nodes.run_until(lambda: self.nodes.nodes[A].replica.raft is None)
-        self.nodes.cut = both_ways(B, C)
+        cut(self.nodes, B, C)
         for _ in range(250):
             self.nodes.step()
         self.nodes.cut = set()
