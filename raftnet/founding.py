@@ -75,9 +75,14 @@ class Founders:
         """The founders not heard from yet."""
         return [address for address in self.addresses if address not in self.node_ids]
 
+    def one_node_twice(self) -> list[str]:
+        """Addresses of the list at which one and the same node answers; empty: there are none."""
+        ids = list(self.node_ids.values())
+        return [a for a in self.addresses if ids.count(self.node_ids.get(a)) > 1]
+
     def entry_1(self) -> tuple[bytes, Entry]:
         """(cluster id, entry 1): the same bytes on every founder, once all are known."""
-        assert not self.missing
+        assert not self.missing and not self.one_node_twice()
         cluster_id = cluster_id_of(list(self.node_ids.values()))
         members = tuple(sorted((Member(node_id, address, True)
                                 for address, node_id in self.node_ids.items()),
@@ -188,6 +193,11 @@ class Founding:
         if self.founders.missing:
             return
         replica = self._replica
+        twice = self.founders.one_node_twice()
+        if twice:
+            replica.actions.say("refusal", "%s are one node: start all founders with one address "
+                                "of each", " and ".join(twice), level=WARNING)
+            return
         conflicting = self.founders.conflicting()
         if conflicting:
             if self.founders.conflict_ms is None:

@@ -171,6 +171,17 @@ class TestFounding(ReplicaCase):
         node.disk_slow = False
         self.nodes.run_until(self.one_serves, 60_000)
 
+    def test_a_list_names_one_node_twice(self):
+        self.nodes.aliases["localhost:5002"] = B
+        names = [A, B, "localhost:5002"]
+        self.nodes.add(A, founders=names)
+        self.nodes.add(B, founders=names)
+        for _ in range(250):
+            self.nodes.step()
+        self.assertIsNone(self.nodes.nodes[A].replica.raft)
+        self.assertTrue(any("localhost:5002" in line and "one node" in line
+                            for line in self.nodes.nodes[A].lines.lines))
+
 
 if __name__ == "__main__":
     unittest.main()
