@@ -116,6 +116,8 @@ class Greetings:
                 hello.boot > boot and not begins_earlier(start, self._start)):
             replica.stop_reason = (f"{hello.address} runs with a newer copy of this data directory "
                                    f"(start {hello.boot}, here {boot}): {_OLD_COPY_ADVICE}")
+            # One of the two ends, not both: OLD_COPY would end the other as well.
+            return ErrorCode.WRONG_CLUSTER, f"{replica.address} was an older copy, and ends"
         return (ErrorCode.OLD_COPY, f"{replica.address} runs with another copy of that data "
                 f"directory (start {boot}, yours {hello.boot}): {_OLD_COPY_ADVICE}")
 

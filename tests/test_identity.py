@@ -432,7 +432,7 @@ class TestOldCopies(IdentityCase):
         self.assertEqual(node.replica.greetings.greeted(hello)[0], ErrorCode.OLD_COPY)
         self.assertFalse(node.replica.stop_reason)
         hello.boot += 2
-        self.assertEqual(node.replica.greetings.greeted(hello)[0], ErrorCode.OLD_COPY)
+        self.assertEqual(node.replica.greetings.greeted(hello)[0], ErrorCode.WRONG_CLUSTER)
         self.assertIn("newer copy", node.replica.stop_reason)
 
     def test_two_copies_meet_of_which_the_older_was_started_more_often(self):
@@ -447,7 +447,8 @@ class TestOldCopies(IdentityCase):
                 other = dataclasses.replace(hello, process=hello.process ^ 1)
                 other.boot += boots
                 other.start_term, other.start_log_term, other.start_index = theirs
-                self.assertEqual(newer.greetings.greeted(other)[0], ErrorCode.OLD_COPY)
+                self.assertEqual(newer.greetings.greeted(other)[0], ErrorCode.WRONG_CLUSTER if stops
+                                 else ErrorCode.OLD_COPY)
                 self.assertEqual("newer copy" in newer.stop_reason, stops)
 
 

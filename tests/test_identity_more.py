@@ -183,5 +183,31 @@ class TestFounding(ReplicaCase):
                             for line in self.nodes.nodes[A].lines.lines))
 
 
+class TestCopiesThatMeet(IdentityCase):
+    """An old copy of a member's directory runs at an address that the member dials."""
+
+    def test_the_newer_one_goes_on(self):
+        away = self.follower()
+        node = self.nodes.nodes[away]
+        files = {name: node.disk.get(name) for name in node.disk.list()}
+        for _ in range(3):
+            self.nodes.kill(away)
+            self.nodes.revive(away)
+            self.nodes.run_until(self.nodes.settled)
+        other = next(a for a in (A, B, C) if a not in (
+            away, self.nodes.serving().begin.address))
+        self.nodes.kill(other)
+        copy = self.nodes.nodes[other]
+        for name in copy.disk.list():
+            copy.disk.remove(name)
+        for name, data in files.items():
+            copy.disk.put(name, data)
+        self.nodes.revive(other)
+        self.nodes.run_until(lambda: copy.replica.stop_reason)
+        for _ in range(50):
+            self.nodes.step()
+        self.assertFalse(node.replica.stop_reason)
+
+
 if __name__ == "__main__":
     unittest.main()
