@@ -21,6 +21,7 @@ from raftnet.wire.requests import Hello
 JOIN_RETRY_MS = 200
 # Without an answer for so long, a JOIN is asked again: of the next contact.
 PATIENCE_MS_MIN, PATIENCE_MS_MAX = 3_000, 60_000
+_LOST_MEMBER_MS = 10_000    # so long without a leader: perhaps there is one that looks elsewhere
 # Refusals of a JOIN that tell of no leader who would take this node in later.
 _NOT_HERE = (ErrorCode.NOT_A_MEMBER, ErrorCode.WRONG_CLUSTER, ErrorCode.REMOVED)
 
@@ -190,10 +191,10 @@ class Joining:
         lost, for it cannot know that."""
         replica = self._replica
         member = replica.raft.membership.member(replica.node_id)
-        if member is None and self._is_lost():
+        if (member is None or member.address == replica.address) and self._is_lost(member):
             if self.moving is None:
-                self._ask_members(JOIN_RETURNING, f"no leader speaks to {replica.address}, and the "
-                                  "log here does not say that this node is a member")
+                self._ask_members(JOIN_RETURNING if member is None else 0,
+                                  f"no leader speaks to {replica.address}")
         elif member is None or member.address == replica.address:
             self.moving = None
         elif replica.leads:
@@ -207,12 +208,13 @@ class Joining:
         elif self.moving is None:
             self._ask_members(0, f"this node moved from {member.address} to {replica.address}")
 
-    def _is_lost(self) -> bool:
-        """Of a node that its log does not know yet: whether no leader has spoken for long. Both may
-        have moved since the entry that took it in, and then none knows where the other is."""
+    def _is_lost(self, member: Member | None) -> bool:
+        """Of a node that its log does not know yet, or knows where it is: whether no leader has
+        spoken for long. Both may have moved since, and then none knows where the other is."""
         raft = self._replica.raft
+        patience_ms = PATIENCE_MS_MIN if member is None else _LOST_MEMBER_MS
         return (not raft.leader_id and not self._replica.is_removed
-                and raft.now_ms - raft.leader_contact_ms >= PATIENCE_MS_MIN)
+                and raft.now_ms - raft.leader_contact_ms >= patience_ms)
 
     def _ask_members(self, flags: int, why: str) -> None:
         others = self._other_members()

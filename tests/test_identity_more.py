@@ -90,6 +90,24 @@ class TestMoved(MovingCase):
         node = self.move(away, D, join=E)
         self.nodes.run_until(lambda: self.all_in(3) and D in voters(node))
 
+    def test_there_and_back_and_the_leader_has_moved(self):
+        """Its own log says that it is where it is, and the leader's that it is elsewhere."""
+        away = self.follower()
+        leader = self.nodes.serving()
+        node = self.nodes.nodes[away]
+        self.nodes.kill(away)
+        self.pass_by(2_000)
+        self.nodes.answer_to(leader, Kind.JOIN, joining.encode_join(node.replica.node_id, D))
+        self.nodes.run_until(lambda: D in members(leader))
+        self.move(leader.begin.address, F)
+        self.nodes.run_until(lambda: self.nodes.settled() and F in members(leader))
+        if not leader.replica.leads:
+            self.change(joining.CHANGE_TRANSFER, F)
+        self.nodes.run_until(lambda: self.nodes.serving() is leader)
+        self.pass_by(15_000)
+        self.nodes.revive(away)
+        self.nodes.run_until(lambda: self.all_in(3) and away in voters(node))
+
 
 class TestFounding(ReplicaCase):
     """Founders that are emptied, cut off or started wrongly meanwhile."""
