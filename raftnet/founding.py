@@ -133,7 +133,8 @@ class Founding:
         if founders is not None:
             return founders.checksum
         if raft is not None and not raft.membership.founded:
-            return founders_checksum([m.address for m in raft.membership.members],
+            # Each address once: a founder that was emptied has a twin.
+            return founders_checksum(list({m.address for m in raft.membership.members}),
                                      raft.membership.quorum_rule)
         return 0
 

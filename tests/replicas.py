@@ -51,6 +51,7 @@ class Node:
         self.disk_slow = False
         self.jobs = []
         self.up: dict[str, bool] = {}       # dialled and greeted: address -> welcome messages?
+        self.shown = NO_CLUSTER             # the cluster id in those greetings
         store = Store.open(self.disk, lambda: self.randint(1, 2**64 - 1), self.lines.lines.append,
                            self.config.raft.log_memory_bytes_max)
         self.replica = Replica(self.config, store, self.begin, self.randint, self.lines)
@@ -147,6 +148,10 @@ class Nodes:
         for node in self.alive():
             address = node.begin.address
             targets = node.targets
+            if node.shown != node.replica.cluster_id:
+                node.shown, node.up = node.replica.cluster_id, {}   # all are greeted again ...
+                for other in self.nodes.values():
+                    other.up.pop(address, None)     # ... and must greet it again
             node.up = {target: up for target, up in node.up.items() if target in targets}
             for target in [target for target, up in node.up.items() if up]:
                 self.greet_again(address, target)

@@ -189,6 +189,17 @@ class TestFounding(ReplicaCase):
         node.disk_slow = False
         self.nodes.run_until(self.one_serves, 60_000)
 
+    def test_one_is_emptied_twice_before_the_founding_is_complete(self):
+        self.found()
+        self.nodes.kill(C)
+        self.nodes.run_until(lambda: any(n.replica.leads for n in self.nodes.alive()))
+        self.wipe(C)
+        leader = next(n for n in self.nodes.alive() if n.replica.leads)
+        self.nodes.run_until(lambda: len(members(leader)[C]) == 2)
+        self.nodes.step()
+        self.wipe(C)
+        self.nodes.run_until(self.one_serves, 60_000)
+
     def test_a_list_names_one_node_twice(self):
         self.nodes.aliases["localhost:5002"] = B
         names = [A, B, "localhost:5002"]
