@@ -246,8 +246,9 @@ class Founding:
         """A node of another cluster dialled this address: is this a lone founder by mistake, on an
         emptied directory of that cluster?"""
         replica = self._replica
-        if (replica.raft is None or hello.founders_checksum
-                or hello.cluster_id in (NO_CLUSTER, replica.cluster_id)):
+        # Founders of one list settle it between them; one of another list may have been here.
+        if (replica.raft is None or hello.cluster_id in (NO_CLUSTER, replica.cluster_id)
+                or hello.founders_checksum and hello.founders_checksum == self.checksum()):
             return
         replica.actions.say("found", "%s, of cluster %s, dials this address: did this node belong "
                             "there?", hello.address, hello.cluster_id.hex()[:8], level=WARNING)

@@ -200,6 +200,17 @@ class TestFounding(ReplicaCase):
         self.wipe(C)
         self.nodes.run_until(self.one_serves, 60_000)
 
+    def test_one_is_emptied_and_started_alone_before_the_founding_is_complete(self):
+        self.found()
+        self.nodes.kill(C)
+        self.nodes.run_until(lambda: any(n.replica.leads for n in self.nodes.alive()))
+        for _ in range(100):
+            self.nodes.step()
+        self.nodes.nodes[C].begin = Start(C)
+        self.nodes.down.discard(C)
+        self.nodes.nodes[C].wipe()
+        self.nodes.run_until(self.one_serves, 60_000)
+
     def test_a_list_names_one_node_twice(self):
         self.nodes.aliases["localhost:5002"] = B
         names = [A, B, "localhost:5002"]

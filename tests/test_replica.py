@@ -183,7 +183,7 @@ class TestFounding(ReplicaCase):
     def test_a_stranger_is_refused(self):
         nodes = Nodes()
         a, b = nodes.add(A), nodes.add(B)
-        code, text = a.replica.greetings.greeted(b.replica.greetings.hello())
+        code, text = a.replica.greetings.greeted(b.replica.greetings.hello(), B)
         self.assertEqual(code, ErrorCode.WRONG_CLUSTER)
         code, _ = a.replica.greetings.greeted(a.replica.greetings.hello())
         self.assertEqual(code, ErrorCode.WRONG_CLUSTER)
