@@ -99,6 +99,7 @@ class Founding:
         self._replica = replica
         self.founders: Founders | None = None       # while founding
         self._given_up: Founders | None = None      # while asking one of these to be taken back
+        self._left_own = False      # while asking the cluster for which its own was left
         self._reached: set[int] = set()     # node ids of those that have founded the same with it
 
     def begin(self) -> None:
@@ -112,6 +113,7 @@ class Founding:
     def end(self) -> None:
         """This node asks to be taken in."""
         self.founders = self._given_up = None
+        self._left_own = False
 
     def _come_back(self, contact: str) -> None:
         """Ask that founder to be taken in. Its cluster may yet be dropped or emptied."""
@@ -264,4 +266,16 @@ class Founding:
                             "acknowledged", level=WARNING)
         replica.drop_cluster(alone=True)
         replica.joining.ask(contact, flags)
+        self._left_own = bool(flags & JOIN_RETURNING)
+        return True
+
+    def found_again(self) -> bool:
+        """The cluster that this node left its own for has no member at this address: it had one, or
+        will tell so by an INVITE. False where this node left none."""
+        if not self._left_own:
+            return False
+        self._replica.joining.asking = None
+        self._replica.peers_changed = True
+        self.end()
+        self.begin()
         return True

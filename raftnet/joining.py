@@ -278,6 +278,8 @@ class Joining:
         if code == ErrorCode.NOT_A_MEMBER and asking.flags & JOIN_RETURNING and (
                 replica.store.healing is not None):
             self._ask_as_newcomer(asking, address)
+        elif code == ErrorCode.NOT_A_MEMBER and replica.founding.found_again():
+            return
         elif code == ErrorCode.NOT_LEADER and leader not in ("", address):
             replica.actions.say("join", "%s names the leader: asking %s", address, leader)
         else:

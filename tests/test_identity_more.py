@@ -90,6 +90,16 @@ class TestMoved(MovingCase):
         node = self.move(away, D, join=E)
         self.nodes.run_until(lambda: self.all_in(3) and D in voters(node))
 
+    def test_a_lone_founder_at_an_address_that_a_member_has_just_left(self):
+        away = self.follower()
+        self.nodes.kill(away)
+        self.pass_by(2_000)
+        node = self.move(away, D)
+        lone = self.nodes.add(away)
+        self.nodes.run_until(lambda: D in members(self.nodes.serving()))
+        self.pass_by(10_000)
+        self.assertIsNone(lone.replica.why_not_serving())
+
     def test_there_and_back_and_the_leader_has_moved(self):
         """Its own log says that it is where it is, and the leader's that it is elsewhere."""
         away = self.follower()
