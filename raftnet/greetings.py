@@ -112,8 +112,10 @@ class Greetings:
         if hello.process == self._process:
             return self._one_node(hello.address)
         boot, start = replica.store.boot, start_of(hello)
-        if begins_earlier(self._start, start) or (
-                hello.boot > boot and not begins_earlier(start, self._start)):
+        # What was held in another cluster, which this directory left, says nothing.
+        alike = hello.cluster_id == replica.cluster_id
+        if alike and begins_earlier(self._start, start) or (
+                hello.boot > boot and not (alike and begins_earlier(start, self._start))):
             replica.stop_reason = (f"{hello.address} runs with a newer copy of this data directory "
                                    f"(start {hello.boot}, here {boot}): {_OLD_COPY_ADVICE}")
             # One of the two ends, not both: OLD_COPY would end the other as well.

@@ -3,6 +3,7 @@ on Replicas in one process."""
 
 import unittest
 
+from raftnet.errors import ErrorCode
 from raftnet.net.messages import encode_message
 from raftnet.raft.types import Vote
 from raftnet.replica import Start
@@ -256,6 +257,24 @@ class TestCopiesThatMeet(IdentityCase):
         self.nodes.run_until(lambda: copy.replica.stop_reason)
         for _ in range(50):
             self.nodes.step()
+        self.assertFalse(node.replica.stop_reason)
+
+    def test_a_copy_of_before_its_cluster_was_left_is_no_newer_one(self):
+        away, leader = self.follower(), self.nodes.serving()
+        node = self.nodes.nodes[away]
+        self.nodes.kill(away)
+        node.begin = Start(away)
+        self.nodes.down.discard(away)
+        node.wipe()
+        cut(self.nodes, away, A, B, C)
+        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        self.nodes.kill(away)
+        self.nodes.revive(away)
+        hello = node.replica.greetings.hello()      # of a copy that was made then
+        hello.process, hello.boot = hello.process ^ 1, hello.boot - 1
+        self.nodes.cut = set()
+        self.nodes.run_until(lambda: node.replica.cluster_id == leader.replica.cluster_id)
+        self.assertEqual(node.replica.greetings.greeted(hello)[0], ErrorCode.OLD_COPY)
         self.assertFalse(node.replica.stop_reason)
 
 
