@@ -21,7 +21,8 @@ from raftnet.wire.requests import Hello
 JOIN_RETRY_MS = 200
 # Without an answer for so long, a JOIN is asked again: of the next contact.
 PATIENCE_MS_MIN, PATIENCE_MS_MAX = 3_000, 60_000
-_LOST_MEMBER_MS = 10_000    # so long without a leader: perhaps there is one that looks elsewhere
+# Without a leader for so long, and so many election timeouts: perhaps one looks elsewhere for us.
+_LOST_MEMBER_MS, _LOST_MEMBER_TIMEOUTS = 10_000, 4
 # Refusals of a JOIN that tell of no leader who would take this node in later.
 _NOT_HERE = (ErrorCode.NOT_A_MEMBER, ErrorCode.WRONG_CLUSTER, ErrorCode.REMOVED)
 
@@ -212,7 +213,10 @@ class Joining:
         """Of a node that its log does not know yet, or knows where it is: whether no leader has
         spoken for long. Both may have moved since, and then none knows where the other is."""
         raft = self._replica.raft
-        patience_ms = PATIENCE_MS_MIN if member is None else _LOST_MEMBER_MS
+        patience_ms = PATIENCE_MS_MIN
+        if member is not None:      # then an election that takes long is the likelier reason
+            patience_ms = max(_LOST_MEMBER_MS,
+                              _LOST_MEMBER_TIMEOUTS * raft.election_timeout_ms)
         return (not raft.leader_id and not self._replica.is_removed
                 and raft.now_ms - raft.leader_contact_ms >= patience_ms)
 
