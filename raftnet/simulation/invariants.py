@@ -10,7 +10,7 @@ from zlib import crc32
 
 from raftnet.raft.entry import HEADER_BYTES, Entry, EntryKind
 from raftnet.raft.membership import NO_MEMBERSHIP, Membership, decode_membership, voters_changed
-from raftnet.raft.types import Role, TimeoutNow, Vote
+from raftnet.raft.types import Role, TimeoutNow, Vote, VoteReply
 from raftnet.simulation import histories
 from raftnet.simulation.promises import InvariantError, Promises
 from raftnet.simulation.snapshotrules import SnapshotRules
@@ -107,7 +107,9 @@ class Invariants:
                                  f"one for {to:016x} to {link.acceptor.node_id:016x} at "
                                  f"{link.address}")
         raft = node.replica.raft
-        if type(message) is TimeoutNow:
+        if type(message) is VoteReply and message.granted:
+            self.promises.vote_leaves(node, to, message.term)
+        elif type(message) is TimeoutNow:
             self._handed_over.add((message.term, to))
             last = raft.log.last_index
             if raft.transfer_to == to and last >= raft.log.memory_from and not self.promises.holds(

@@ -128,6 +128,19 @@ class Promises:
             raise InvariantError(f"one vote a term: {address} voted for {before:x} and "
                                  f"{known.voted_for:x} in term {known.term}")
 
+    def vote_leaves(self, node, to: int, term: int) -> None:
+        """A vote is told: it is on the disk, or else a later term is, in which the node votes for
+        nobody in that term any more (both may have come before the disk was given either)."""
+        replica = node.replica
+        known = self._by_id.get(replica.node_id)
+        if node.old_copy or known is not None and known.ended:
+            return                      # `durable` sees to these
+        vote = replica.node_id, replica.cluster_id, term
+        if known is not None and known.term > term:
+            self._votes.setdefault(vote, to)
+        if self._votes.get(vote) != to:
+            raise InvariantError(f"a vote is told once it is durable: {node.address} in term {term}")
+
     def reopened(self, address: str, store, cluster_id: bytes | None) -> None:
         """A promise's entries survive any crash after it, and so do term and vote. `cluster_id`:
         the one cluster that nobody may forget."""

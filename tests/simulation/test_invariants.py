@@ -107,6 +107,32 @@ class ReopenedTest(unittest.TestCase):
         self.reopen(cluster_id=None, state=HardState(), node_id=2)
 
 
+class VoteTest(unittest.TestCase):
+    """A vote is told."""
+
+    def setUp(self):
+        self.promises = Promises()
+        self.promises.durable(_node(), [_job(1, state=HardState(3, 7))])
+
+    def test_it_is_durable(self):
+        self.promises.vote_leaves(_node(), 7, 3)
+        for to, term in ((8, 3), (7, 4)):
+            with self.assertRaisesRegex(InvariantError, "told once it is durable"):
+                self.promises.vote_leaves(_node(), to, term)
+        with self.assertRaisesRegex(InvariantError, "told once it is durable"):
+            self.promises.vote_leaves(_node(2), 7, 3)
+
+    def test_a_later_term_is_as_good(self):
+        # Seed 55 of the variant "serving before all founders": the vote in term 4 and the news of
+        # term 5 came in one turn, so that one job promised both.
+        self.promises.durable(_node(), [_job(state=HardState(5, 0))])
+        self.promises.vote_leaves(_node(), 8, 4)
+        self.assertEqual(self.promises.vote(NODE_ID, CLUSTER, 4), 8)
+        for to, term in ((9, 4), (8, 3)):
+            with self.assertRaisesRegex(InvariantError, "told once it is durable"):
+                self.promises.vote_leaves(_node(), to, term)
+
+
 class EndedTest(unittest.TestCase):
     """An identity whose directory was emptied, or replaced by an old copy, promises nothing."""
 
