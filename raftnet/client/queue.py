@@ -13,7 +13,7 @@ from raftnet.client.receipts import LeasedMessage, default_consumer, leased_mess
 from raftnet.client.session import ClientSession, enqueue_encoder
 from raftnet.client.transactions import Enqueued, check_dedup_ids, check_priority
 from raftnet.config import MachineConfig
-from raftnet.errors import MalformedError
+from raftnet.errors import MalformedError, NoAnswerError
 from raftnet.wire import commands, queuecommands, queueresults, requests
 from raftnet.wire.commands import Status
 from raftnet.wire.queuecommands import Setting
@@ -173,7 +173,8 @@ class Queue:
             if status == Status.OK or left <= 0 or wait_s <= 0:
                 return status, payload
 
-    # --- looking at it; with `local`, as that node alone knows it, however old that is
+    # --- looking at it; with `local`, as that node alone knows it, however old that is; there the
+    # replicated time stands still while nothing is written
 
     def peek(self, count: int = 1, local: str | None = None) -> list[Message]:
         """The first messages, left where they are; what is read is no older than the call."""
@@ -197,14 +198,24 @@ class Queue:
                local: str | None = None) -> tuple[int, list[LeaseUnderWay]]:
         """(replicated time now in ms, the oldest deliveries under way)."""
         command = queuecommands.encode_leases(self._name, operations.check_count(limit))
-        status, payload = self._client._read(command, local)
+        status, payload = self._look_now(command, local)
         return queueresults.decode_leases_result(payload) if status == Status.OK else (0, [])
 
     def inspect(self, limit: int = 10, local: str | None = None) -> tuple[int, list[Inspected]]:
         """(replicated time now in ms, the first messages with what is known of them)."""
         command = queuecommands.encode_inspect(self._name, operations.check_count(limit))
-        status, payload = self._client._read(command, local)
+        status, payload = self._look_now(command, local)
         return queueresults.decode_inspect_result(payload) if status == Status.OK else (0, [])
+
+    def _look_now(self, command: bytes, local: str | None) -> tuple[int, bytes]:
+        """(status, payload) of a command whose result tells the time: as an entry of its own, for
+        a READ has only that of the last one."""
+        if local is not None:
+            return self._client._read(command, local)
+        try:
+            return self._client._call(command)
+        except NoAnswerError as error:      # whatever became of it, it changed nothing
+            raise NoAnswerError(f"{error}; it only looks: ask again", True) from error
 
     # --- the queue as a whole
 

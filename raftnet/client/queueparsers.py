@@ -65,8 +65,12 @@ def add_queue_commands(command) -> None:
     size = command("size", actions.size, "print how many messages of a queue are ready",
                    queue=QUEUE)
     queues = command("queues", actions.queues, "print the queues that hold messages, and how many")
-    for added in (peek, size, queues, *_add_inspecting_commands(command)):
+    describe, *timed = _add_inspecting_commands(command)
+    for added in (peek, size, queues, describe):
         _add_local(added)
+    for added in timed:
+        _add_local(added, ". Its time is that of the entry at that index, and stands still while "
+                   "nothing is written (without --local, the question is an entry itself)")
     _add_whole_queue_commands(command)
     execute = command("execute", actions.execute, "perform a list of operations on any queues and "
                       "keys atomically, all or none, given as JSON", epilog=_JSON)
@@ -159,10 +163,10 @@ def _add_whole_queue_commands(command) -> None:
                          help="so many of them, the first (default: all)")
 
 
-def _add_local(added: argparse.ArgumentParser) -> None:
+def _add_local(added: argparse.ArgumentParser, more: str = "") -> None:
     added.add_argument("--local", metavar="ADDRESS", type=arguments.node_address, help="what this "
                        "node has applied, whoever leads: perhaps old; stderr says up to which "
-                       "index")
+                       f"index{more}")
 
 
 def add_kv_commands(command) -> None:
