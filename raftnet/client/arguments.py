@@ -6,6 +6,7 @@ Rules: each takes the text and gives the value, or raises ArgumentTypeError, who
 import argparse
 
 from raftnet.client.changes import is_node_id
+from raftnet.client.operations import LIMIT_MEANING, bounded_milliseconds
 from raftnet.client.receipts import format_receipt, parse_receipt
 from raftnet.config import MachineConfig
 from raftnet.errors import MalformedError
@@ -86,6 +87,30 @@ def wait(text: str) -> float:
         seconds = -1.0
     if not 0 <= seconds <= 1e9:             # refuses nan too
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def lease(text: str) -> float:
+    """Seconds that a lease may last, above 0."""
+    return _bounded(text, "lease_ms_max")
+
+
+def delay(text: str) -> float:
+    """Seconds that a message may be delayed, from 0 on."""
+    return _bounded(text, "delay_ms_max")
+
+
+def ttl(text: str) -> float:
+    """Seconds that a message, a key or a deduplication id may live, from 0 on."""
+    return _bounded(text, "ttl_ms_max")
+
+
+def _bounded(text: str, limit: str) -> float:
+    seconds = wait(text)
+    try:
+        bounded_milliseconds(seconds, "seconds", limit)
+    except MalformedError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {LIMIT_MEANING[limit]}") from error
     return seconds
 
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from raftnet.config import WireConfig
+from raftnet.config import MachineConfig, WireConfig
 from raftnet.errors import ErrorCode, MalformedError, RefusedError, StateRefusedError
 from raftnet.wire import commands, kvcommands, queueresults, requests, transactions
 from raftnet.wire.commands import Operation, Status
@@ -17,6 +17,7 @@ from raftnet.wire.describe import describe_status
 from raftnet.wire.queueresults import Outcome
 
 _LIMITS = WireConfig()
+_MACHINE = MachineConfig()
 COUNT_MAX = 0xFFFFFFFF
 U64_MAX = 0xFFFF_FFFF_FFFF_FFFF
 _SECONDS_MAX = 1e12             # the machine's own limits are far below
@@ -26,6 +27,39 @@ _STATUS_MEANING = {
     Status.UNKNOWN: (ErrorCode.UNKNOWN_KIND, "the node does not know that command, or not there"),
     Status.LIMIT: (ErrorCode.TOO_LARGE, "over a limit"),
     Status.REPLY_FULL: (ErrorCode.TOO_LARGE, "the result is too large: ask for less at once"),
+}
+
+# What the limits of protocol.md are to people: how much may be, and what to do.
+LIMIT_MEANING = {
+    "delay_ms_max": f"a delay or back-off is at most {_MACHINE.delay_ms_max // 1000} s: give less",
+    "lease_ms_max": f"a lease lasts 0.001 to {_MACHINE.lease_ms_max // 1000} s: give less, and "
+                    "extend it before it ends",
+    "ttl_ms_max": "a time to live or a window for ids is at most "
+                  f"{_MACHINE.ttl_ms_max // 1000} s: give less",
+    "wait_ms_max": f"one wait is at most {_MACHINE.wait_ms_max // 1000} s: give less, and ask again",
+    "priorities": f"a priority is a number from 0 to {_MACHINE.priorities - 1}",
+    "message_bytes_max": f"a message or value has at most {_LIMITS.message_bytes_max} bytes",
+    "dequeue_count_max": f"1 to {_MACHINE.dequeue_count_max} messages at once: ask for the rest "
+                         "after these",
+    "shown_count_max": f"1 to {_MACHINE.shown_count_max} are shown at once: ask for less",
+    "list_count_max": f"1 to {_MACHINE.list_count_max} keys at once: ask for the rest after these",
+    "receipts_per_command_max": f"at most {_MACHINE.receipts_per_command_max} receipts at once: "
+                                "give the rest after these",
+    "purge_count_max": f"1 to {_MACHINE.purge_count_max} messages are purged at once: purge again "
+                       "while some are left",
+    "redrive_count_max": f"1 to {_MACHINE.redrive_count_max} messages are sent back at once: "
+                         "redrive again while some are left",
+    "execute_operations_max": f"a list has at most {_MACHINE.execute_operations_max} operations: "
+                              "make several of it",
+    "conditions_max": f"a list has at most {_MACHINE.conditions_max} conditions",
+    "waiters_max": f"{_MACHINE.waiters_max} dequeues and leases wait already, as many as may: "
+                   "ask without a wait, or later",
+    "leases_max": f"{_MACHINE.leases_max} leases are under way, as many as may: acknowledge some, "
+                  "or wait until some end",
+    "dedup_ids_max": f"{_MACHINE.dedup_ids_max} deduplication ids are remembered, as many as may: "
+                     "wait until some windows are over, or have shorter ones (configure)",
+    "settings_max": f"{_MACHINE.settings_max} queues are configured, as many as may: delete some",
+    "keys_max": f"{_MACHINE.keys_max} keys are there, as many as may: delete some",
 }
 
 
@@ -108,11 +142,33 @@ def milliseconds(seconds: float, what: str) -> int:
     return max(round(seconds * 1000), 1) if seconds else 0
 
 
+def bounded_milliseconds(seconds: float, what: str, limit: str) -> int:
+    """`milliseconds`, within the limit of that name in LIMIT_MEANING; raises MalformedError."""
+    found = milliseconds(seconds, what)
+    # every delay and time to live may be 0, a lease not
+    if found > getattr(_MACHINE, limit) or not found and limit == "lease_ms_max":
+        raise MalformedError(f"{what} {seconds:.15g}: {LIMIT_MEANING[limit]}")
+    return found
+
+
 def check_count(count: int) -> int:
     """A number of messages asked for, at least 1; raises MalformedError."""
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= COUNT_MAX:
         raise MalformedError(f"a count is a whole number from 1 on, not {count!r}")
     return count
+
+
+def bounded_count(count: int, limit: str) -> int:
+    """`check_count`, within the limit of that name in LIMIT_MEANING; raises MalformedError."""
+    if check_count(count) > getattr(_MACHINE, limit):
+        raise MalformedError(f"{count}: {LIMIT_MEANING[limit]}")
+    return count
+
+
+def check_receipt_count(count: int) -> None:
+    """Raises MalformedError for more receipts than one command may have."""
+    if count > _MACHINE.receipts_per_command_max:
+        raise MalformedError(f"{count} receipts: {LIMIT_MEANING['receipts_per_command_max']}")
 
 
 def check_request_bytes(command_bytes: int) -> None:
@@ -135,7 +191,16 @@ def check_status(status: int, payload: bytes, operation: int | None = None) -> N
         raise _state_refusal(status, payload, operation)
     code, meaning = _STATUS_MEANING.get(status, (ErrorCode.BAD_REQUEST, "refused"))
     detail = payload.decode("utf-8", "backslashreplace") if payload else meaning
+    if status == Status.LIMIT:
+        detail = _limit_text(detail)
     raise RefusedError(code, f"{describe_status(status)}: {detail}")
+
+
+def _limit_text(detail: str) -> str:
+    """In words, with the name of the limit behind them, as it stands in protocol.md; what a newer
+    node says comes as it is."""
+    name = detail.rpartition(" ")[2]
+    return f"{LIMIT_MEANING[name]} ({name})" if name in LIMIT_MEANING else detail
 
 
 _STATE_REFUSALS = (Status.STALE, Status.FULL, Status.CONFLICT, Status.IN_USE, Status.ABORTED)

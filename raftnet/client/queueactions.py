@@ -5,7 +5,7 @@ actions.py, with the same rules.
 import argparse
 
 from raftnet.client.client import Client
-from raftnet.client.operations import to_bytes
+from raftnet.client.operations import check_receipt_count, to_bytes
 from raftnet.client.output import Output, leased_object, printable, seconds_text, text_object
 from raftnet.client.queue import setting_value
 from raftnet.client.receipts import format_receipt
@@ -35,11 +35,13 @@ def lease(client: Client, arguments: argparse.Namespace, output: Output) -> int:
 
 def ack(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """The messages are done with."""
+    check_receipt_count(len(arguments.receipt))
     return _tell(arguments, client.ack(arguments.receipt), "acknowledged", output)
 
 
 def nack(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """The messages are to be delivered again."""
+    check_receipt_count(len(arguments.receipt))
     delay = None if arguments.backoff else arguments.delay
     outcomes = client.nack(arguments.receipt, delay, arguments.reason)
     return _tell(arguments, outcomes, "returned", output)
@@ -47,6 +49,7 @@ def nack(client: Client, arguments: argparse.Namespace, output: Output) -> int:
 
 def extend(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """The leases are to end later."""
+    check_receipt_count(len(arguments.receipt))
     return _tell(arguments, client.extend(arguments.receipt, arguments.lease), "extended", output)
 
 

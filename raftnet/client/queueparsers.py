@@ -47,7 +47,7 @@ def add_queue_commands(command) -> None:
                       "a message a line, with --lease: receipt, tab, message", queue=QUEUE)
     dequeue.add_argument("--wait", metavar="S", type=arguments.wait, default=0.0,
                          help="wait up to S seconds for a first message")
-    dequeue.add_argument("--lease", metavar="S", type=arguments.duration, default=None,
+    dequeue.add_argument("--lease", metavar="S", type=arguments.lease, default=None,
                          help="take them for S seconds only: what is not acknowledged (ack) until "
                          "then is delivered again, at its old place")
     dequeue.add_argument("--consumer", metavar="NAME", default=None, help="with --lease: the name "
@@ -80,9 +80,9 @@ def add_queue_commands(command) -> None:
 def _add_enqueue_options(enqueue: argparse.ArgumentParser) -> None:
     enqueue.add_argument("--priority", metavar="0..7", type=arguments.priority, default=0,
                          help="higher ones are delivered first (default: 0)")
-    enqueue.add_argument("--delay", metavar="S", type=arguments.wait, default=0.0,
+    enqueue.add_argument("--delay", metavar="S", type=arguments.delay, default=0.0,
                          help="deliver it S seconds from now at the earliest")
-    enqueue.add_argument("--ttl", metavar="S", type=arguments.wait, default=0.0,
+    enqueue.add_argument("--ttl", metavar="S", type=arguments.ttl, default=0.0,
                          help="drop it when it was not taken within S seconds (default: the "
                          "queue's setting)")
     enqueue.add_argument("--dedup", metavar="ID", help="an id of yours: the same one again within "
@@ -97,14 +97,14 @@ def _add_receipt_commands(command) -> None:
                    "at once or later; at the queue's delivery limit they go to the dead letters. "
                    "Exit status 1 where a receipt is stale")
     later = nack.add_mutually_exclusive_group()
-    later.add_argument("--delay", metavar="S", type=arguments.wait, default=0.0,
+    later.add_argument("--delay", metavar="S", type=arguments.delay, default=0.0,
                        help="S seconds from now (default: at once)")
     later.add_argument("--backoff", action="store_true", help="after the queue's back-off, which "
                        "doubles with every delivery")
     nack.add_argument("--reason", metavar="TEXT", default="", help="what its history shows")
     extend = command("extend", queueactions.extend, "have leases end S seconds from now. Exit "
                      "status 1 where a receipt is stale")
-    extend.add_argument("--lease", metavar="S", type=arguments.duration, required=True,
+    extend.add_argument("--lease", metavar="S", type=arguments.lease, required=True,
                         help="seconds from now")
     for added in (ack, nack, extend):
         added.add_argument("receipt", metavar="RECEIPT", nargs="+", type=arguments.receipt,
@@ -134,17 +134,17 @@ def _add_whole_queue_commands(command) -> None:
             ("--dead-letter", "QUEUE", str, "where its dead letters go (\"\": to QUEUE.dead)"),
             ("--delivery-limit", "N", arguments.number, "a message that came back after so many "
              "deliveries is a dead letter (0: never; default: 20)"),
-            ("--ttl", "S", arguments.wait, "drop messages after so long, or send them to the "
+            ("--ttl", "S", arguments.ttl, "drop messages after so long, or send them to the "
              "queue that --dead-letter names (0: never)"),
             ("--max-messages", "N", arguments.number, "it holds no more (0: any number)"),
             ("--max-bytes", "N", arguments.number, "it holds no more (0: any number)"),
             ("--overflow", None, None, "beyond these: refuse new messages (the default), or send "
              "the oldest to the dead letters"),
-            ("--dedup-window", "S", arguments.wait, "how long ids of enqueue --dedup are "
+            ("--dedup-window", "S", arguments.ttl, "how long ids of enqueue --dedup are "
              "remembered (0: not at all; default: 300)"),
-            ("--backoff", "S", arguments.wait, "delay of nack --backoff after the first delivery, "
+            ("--backoff", "S", arguments.delay, "delay of nack --backoff after the first delivery, "
              "doubling with each (default: 1)"),
-            ("--backoff-max", "S", arguments.wait, "and no longer than this (default: 600)")):
+            ("--backoff-max", "S", arguments.delay, "and no longer than this (default: 600)")):
         name = next(setting for setting, word in queueactions.SETTING_OPTIONS.items()
                     if option == f"--{word}")
         if option == "--overflow":
@@ -190,7 +190,7 @@ def add_kv_commands(command) -> None:
     cas.add_argument("old", metavar="OLD", help="the value that it must have")
     cas.add_argument("new", metavar="NEW", help="the value that it gets")
     for added in (put, cas):
-        added.add_argument("--ttl", metavar="S", type=arguments.wait, default=0.0,
+        added.add_argument("--ttl", metavar="S", type=arguments.ttl, default=0.0,
                            help="the key vanishes after S seconds (default: it stays)")
     for added in (get, listing):
         _add_local(added)

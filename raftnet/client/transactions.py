@@ -24,12 +24,13 @@ Errors name the place, counted from 1.
 
 from collections.abc import Callable
 
-from raftnet.client.operations import (U64_MAX, QueueSize, check_count, check_request_bytes,
-                                       check_status, key_name, message_data, milliseconds,
-                                       queue_name, read_ids, read_messages, short_text)
+from raftnet.client.operations import (U64_MAX, QueueSize, bounded_count, bounded_milliseconds,
+                                       check_receipt_count, check_request_bytes, check_status,
+                                       key_name, message_data, queue_name, read_ids, read_messages,
+                                       short_text)
 from raftnet.client.receipts import leased_message, parse_receipt, parse_receipts
 from raftnet.config import MachineConfig
-from raftnet.errors import MalformedError
+from raftnet.errors import MalformedError, RefusedError
 from raftnet.wire import commands, kvcommands, queuecommands, queueresults, transactions
 from raftnet.wire.commands import Status
 from raftnet.wire.kvcommands import Condition, ConditionKind
@@ -93,6 +94,8 @@ def _placed(noun: str, place: int, function, value: object):
         return function(value)
     except MalformedError as error:
         raise MalformedError(f"{noun} {place}: {error}") from error
+    except RefusedError as error:
+        raise RefusedError(error.code, f"{noun} {place}: {error}") from error
 
 
 # --- operations: each gives (command, how to read its result)
@@ -122,8 +125,10 @@ def _enqueue(queue, messages, priority=0, delay=0, ttl=0, dedup=None) -> tuple[b
         return (commands.encode_enqueue(queue_name(queue), data),
                 lambda _, result: list(read_ids(result, len(data))))
     return (queuecommands.encode_enqueue_with(
-        queue_name(queue), data, check_priority(priority), milliseconds(delay, "delay"),
-        milliseconds(ttl, "ttl"), check_dedup_ids(dedup, len(data))), _read_enqueued)
+        queue_name(queue), data, check_priority(priority),
+        bounded_milliseconds(delay, "delay", "delay_ms_max"),
+        bounded_milliseconds(ttl, "ttl", "ttl_ms_max"), check_dedup_ids(dedup, len(data))),
+        _read_enqueued)
 
 
 def check_priority(priority: int) -> int:
@@ -156,11 +161,13 @@ def _read_enqueued(_: int, result: bytes) -> Enqueued:
 
 
 def _dequeue(queue, count=1) -> tuple[bytes, Reader]:
-    return commands.encode_dequeue(queue_name(queue), check_count(count)), read_messages
+    return (commands.encode_dequeue(queue_name(queue), bounded_count(count, "dequeue_count_max")),
+            read_messages)
 
 
 def _peek(queue, count=1) -> tuple[bytes, Reader]:
-    return commands.encode_peek(queue_name(queue), check_count(count)), read_messages
+    return (commands.encode_peek(queue_name(queue), bounded_count(count, "dequeue_count_max")),
+            read_messages)
 
 
 def _size(queue) -> tuple[bytes, Reader]:
@@ -170,8 +177,9 @@ def _size(queue) -> tuple[bytes, Reader]:
 
 def _lease(queue, seconds, count=1, consumer="") -> tuple[bytes, Reader]:
     return (queuecommands.encode_lease(
-        queue_name(queue), milliseconds(seconds, "seconds"), check_count(count), 0,
-        short_text(consumer, "consumer")), _read_leased)
+        queue_name(queue), bounded_milliseconds(seconds, "seconds", "lease_ms_max"),
+        bounded_count(count, "dequeue_count_max"), 0, short_text(consumer, "consumer")),
+        _read_leased)
 
 
 def _read_leased(status: int, result: bytes) -> list:
@@ -181,18 +189,24 @@ def _read_leased(status: int, result: bytes) -> list:
 
 
 def _ack(receipts) -> tuple[bytes, Reader]:
-    return queuecommands.encode_ack(parse_receipts(receipts)), _read_outcomes
+    return queuecommands.encode_ack(_receipts(receipts)), _read_outcomes
 
 
 def _nack(receipts, delay=0, reason="") -> tuple[bytes, Reader]:
-    delay_ms = None if delay == "backoff" else milliseconds(delay, "delay")
-    return queuecommands.encode_nack(parse_receipts(receipts), delay_ms,
+    delay_ms = None if delay == "backoff" else bounded_milliseconds(delay, "delay", "delay_ms_max")
+    return queuecommands.encode_nack(_receipts(receipts), delay_ms,
                                      short_text(reason, "reason")), _read_outcomes
 
 
 def _extend(receipts, seconds) -> tuple[bytes, Reader]:
-    return queuecommands.encode_extend(parse_receipts(receipts),
-                                       milliseconds(seconds, "seconds")), _read_outcomes
+    lease_ms = bounded_milliseconds(seconds, "seconds", "lease_ms_max")
+    return queuecommands.encode_extend(_receipts(receipts), lease_ms), _read_outcomes
+
+
+def _receipts(receipts) -> list[tuple[int, int]]:
+    found = parse_receipts(receipts)
+    check_receipt_count(len(found))
+    return found
 
 
 def _read_outcomes(_: int, result: bytes) -> tuple[Outcome, ...]:
@@ -200,7 +214,8 @@ def _read_outcomes(_: int, result: bytes) -> tuple[Outcome, ...]:
 
 
 def _put(key, value, ttl=0) -> tuple[bytes, Reader]:
-    return (kvcommands.encode_kv_put(key_name(key), message_data(value), milliseconds(ttl, "ttl")),
+    ttl_ms = bounded_milliseconds(ttl, "ttl", "ttl_ms_max")
+    return (kvcommands.encode_kv_put(key_name(key), message_data(value), ttl_ms),
             lambda _, result: kvcommands.decode_version_result(result))
 
 
@@ -215,8 +230,9 @@ def _delete(key) -> tuple[bytes, Reader]:
 
 
 def _purge(queue, limit=None) -> tuple[bytes, Reader]:
-    limit = MachineConfig().purge_count_max if limit is None else check_count(limit)
-    return queuecommands.encode_purge(queue_name(queue), limit), _read_purged
+    limit = MachineConfig().purge_count_max if limit is None else limit
+    return (queuecommands.encode_purge(queue_name(queue), bounded_count(limit, "purge_count_max")),
+            _read_purged)
 
 
 class Purged(int):

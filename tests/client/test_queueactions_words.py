@@ -6,8 +6,11 @@ import json
 import unittest
 
 from raftnet.client import Client
-from raftnet.errors import NoAnswerError
+from raftnet.client.operations import check_status
+from raftnet.errors import NoAnswerError, RefusedError
+from raftnet.wire.commands import Status
 from tests.client import fakenode, test_commandline
+from tests.wire.document import DOCUMENT
 
 
 class WordsTest(unittest.TestCase):
@@ -50,6 +53,99 @@ class WordsTest(unittest.TestCase):
             with self.assertRaisesRegex(NoAnswerError, "it only looks: ask again") as caught:
                 client.queue().leases()
         self.assertEqual((caught.exception.known, caught.exception.resume), (True, None))
+
+    # --- limits
+
+    def test_a_limit_is_named_by_option_number_and_unit(self):
+        for words, number in (
+                (["enqueue", "--delay", "2592000.001", "x"], "--delay.* at most 2592000 s"),
+                (["enqueue", "--ttl", "31536001", "x"], "--ttl.* at most 31536000 s"),
+                (["dequeue", "--lease", "43201"], "--lease: '43201'.* 0.001 to 43200 s.*extend"),
+                (["extend", "--lease", "43201", "1:1"], "--lease.* 0.001 to 43200 s"),
+                (["nack", "--delay", "2592001", "1:1"], "--delay.* at most 2592000 s"),
+                (["kv", "put", "--ttl", "31536001", "k", "v"], "--ttl.* at most 31536000 s"),
+                (["kv", "cas", "--ttl", "31536001", "k", "v", "w"], "--ttl.* at most 31536000 s"),
+                (["configure", "-q", "q", "--ttl", "31536001"], "--ttl.* at most 31536000 s"),
+                (["configure", "-q", "q", "--dedup-window", "31536001"],
+                 "--dedup-window.* at most 31536000 s"),
+                (["configure", "-q", "q", "--backoff", "2592001"], "--backoff.* 2592000 s"),
+                (["configure", "-q", "q", "--backoff-max", "2592001"], "--backoff-max.* 2592000 s"),
+                (["ack"] + ["1:1"] * 10_001, "10001 receipts: at most 10000"),
+                (["nack"] + ["1:1"] * 10_001, "10001 receipts: at most 10000"),
+                (["extend", "--lease", "1"] + ["1:1"] * 10_001, "10001 receipts: at most 10000")):
+            with self.subTest(words[:4]):
+                status, _, err = self.run_words(*words)
+                self.assertEqual(status, 2)
+                self.assertRegex(err, number)
+        self.assertEqual(self.cluster.bodies, [])
+        self.assertEqual(self.run_words("enqueue", "--delay", "2592000", "--ttl", "31536000",
+                                        "x")[0], 0)
+        self.assertEqual(self.run_words("dequeue", "--lease", "43200", "--wait", "0")[0], 3)
+
+    def test_a_limit_in_a_list_is_named_with_its_place(self):
+        fine = {"size": "q"}
+        for status, operation, text in (
+                (2, {"enqueue": "q", "messages": ["a"], "delay": 2_592_001}, "delay 2592001: .* s"),
+                (2, {"enqueue": "q", "messages": ["a"], "ttl": 4e7}, "ttl 40000000: .* 31536000 s"),
+                (2, {"lease": "q", "seconds": 43_201}, "seconds 43201: .* 43200 s"),
+                (2, {"lease": "q", "seconds": 0}, "seconds 0: a lease lasts 0.001"),
+                (2, {"lease": "q", "seconds": 1, "count": 10_001}, "10001: 1 to 10000 messages"),
+                (2, {"dequeue": "q", "count": 10_001}, "10001: 1 to 10000 messages"),
+                (2, {"peek": "q", "count": 10_001}, "10001: 1 to 10000 messages"),
+                (2, {"purge": "q", "limit": 10_001}, "10001: 1 to 10000 messages"),
+                (2, {"ack": ["1:1"] * 10_001}, "10001 receipts: at most 10000"),
+                (2, {"nack": "1:1", "delay": 2_592_001}, "delay 2592001: "),
+                (2, {"nack": ["1:1"] * 10_001}, "10001 receipts"),
+                (2, {"extend": "1:1", "seconds": 43_201}, "seconds 43201: "),
+                (2, {"extend": ["1:1"] * 10_001, "seconds": 1}, "10001 receipts"),
+                (2, {"put": "k", "value": "v", "ttl": 31_536_001}, "ttl 31536001: "),
+                (1, {"put": "k", "value": "v" * (2 ** 20 + 1)}, "1048577 bytes: at most 1048576")):
+            with self.subTest(text):
+                found, _, err = self.execute([fine, operation])
+                self.assertEqual(found, status)
+                self.assertRegex(err, f"operation 2: .*{text}")
+        self.assertEqual(self.cluster.bodies, [])
+
+    def test_a_limit_that_the_node_names(self):
+        with Client([self.leader.address]) as client:
+            queue = client.queue("q")
+            for do, text in (
+                    (lambda: queue.enqueue("m", delay_s=2_592_001),
+                     r"LIMIT: a delay or back-off is at most 2592000 s: .* \(delay_ms_max\)"),
+                    (lambda: queue.lease(43_201), r"43200 s: .* \(lease_ms_max\)"),
+                    (lambda: queue.configure(ttl_s=4e7), r"31536000 s: .* \(ttl_ms_max\)"),
+                    (lambda: queue.dequeue_many(10_001), r"10000 messages .*\(dequeue_count_max\)"),
+                    (lambda: client.ack([(1, 1)] * 10_001), "at most 10000 receipts"),
+                    (lambda: queue.inspect(1_001), r"1000 are shown .*\(shown_count_max\)"),
+                    (lambda: client.execute([{"get": "k"}] * 1_001), "at most 1000 operations"),
+                    (lambda: queue.configure(dead_letter="q"), "LIMIT: a queue is not its own")):
+                with self.subTest(text), self.assertRaisesRegex(RefusedError, text):
+                    do()
+
+    def test_every_limit_of_a_status_has_a_meaning(self):
+        (rows,) = DOCUMENT.tables["Limits"]
+        for row in rows:
+            name = row["name"].strip("`")
+            if "status LIMIT" in row["what it limits"]:
+                with self.subTest(name):
+                    text = str(self.refusal(Status.LIMIT, f"such: 1 to {name}".encode()))
+                    self.assertRegex(text, rf"^LIMIT: .*\d.* \({name}\)$")
+                    self.assertNotIn("such", text)
+        self.assertEqual(str(self.refusal(Status.LIMIT, b"of a newer_max")),
+                         "LIMIT: of a newer_max")
+        self.assertEqual(str(self.refusal(Status.LIMIT, b"")), "LIMIT: over a limit")
+
+    def refusal(self, status: int, payload: bytes, operation: int | None = None) -> RefusedError:
+        """What check_status makes of a status."""
+        with self.assertRaises(RefusedError) as caught:
+            check_status(status, payload, operation)
+        return caught.exception
+
+    def execute(self, document: object) -> tuple[int, list, str]:
+        """(exit status, results, stderr) of a document, or of its bytes."""
+        given = document if isinstance(document, bytes) else json.dumps(document).encode()
+        status, out, err = self.run_words("execute", "-", given=given)
+        return status, [json.loads(line) for line in out.splitlines()], err
 
 
 if __name__ == "__main__":
