@@ -20,6 +20,7 @@ from raftnet.wire.queuecommands import Setting
 from raftnet.wire.queueresults import Description, Inspected, LeaseUnderWay
 
 WAIT_PIECE_S = 50.0         # longer waits are asked in pieces: a request may be resent for 60 s
+_LOOKED_AT_PER_MOVED = 10   # by a REDRIVE (protocol.md), and no more than purge_count_max
 _PLAIN_ID_BYTES = 8         # of an ENQUEUE's result; an ENQUEUE_WITH's is longer
 _LIMITS = MachineConfig()
 _TIMES = (Setting.TTL_MS, Setting.DEDUP_WINDOW_MS, Setting.BACKOFF_MS, Setting.BACKOFF_MAX_MS)
@@ -238,17 +239,18 @@ class Queue:
         return self._in_pieces(lambda limit: queuecommands.encode_purge(self._name, limit),
                                _LIMITS.purge_count_max, None)
 
-    def redrive(self, to: str = "", limit: int | None = None) -> int:
+    def redrive(self, to: str = "", limit: int | None = None) -> "Moved":
         """Send this queue's dead letters, the first `limit` of them, to the queue `to`, or each
-        back to where it came from; returns how many."""
+        back to where it came from; returns how many. What is no dead letter moves with `to` alone,
+        and so many of such in front may hide those behind: see Moved."""
         target = operations.queue_name(to) if to else b""
         return self._in_pieces(lambda limit: queuecommands.encode_redrive(self._name, target,
                                                                           limit),
                                _LIMITS.redrive_count_max, limit)
 
-    def _in_pieces(self, encode: Callable[[int], bytes], piece: int, limit: int | None) -> int:
+    def _in_pieces(self, encode: Callable[[int], bytes], piece: int, limit: int | None) -> "Moved":
         """What a command that has a limit does, up to `limit` or as many as there were first."""
-        done = 0
+        done = left = in_vain = 0
         while limit is None or done < limit:
             rest = piece if limit is None else min(piece, limit - done)
             status, payload = self._client._call(encode(rest))
@@ -258,8 +260,19 @@ class Queue:
                 limit = moved + left if limit is None else min(limit, moved + left)
             done += moved
             if not moved:
+                in_vain = min(left, rest * _LOOKED_AT_PER_MOVED, _LIMITS.purge_count_max)
                 break
-        return done
+        return Moved(done, left, in_vain)
+
+
+class Moved(int):
+    """How many messages were moved or removed. `left`: how many are in the queue now; `in_vain`: so
+    many of them, the first, were looked at and stay, and no more were looked at."""
+
+    def __new__(cls, moved: int, left: int = 0, in_vain: int = 0):
+        made = super().__new__(cls, moved)
+        made.left, made.in_vain = left, in_vain
+        return made
 
 
 def setting_value(name: str, value: int | float | str) -> tuple[int, int | bytes]:

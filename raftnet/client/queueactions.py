@@ -7,8 +7,9 @@ import argparse
 from raftnet.client.client import Client
 from raftnet.client.operations import check_receipt_count, to_bytes
 from raftnet.client.output import Output, leased_object, printable, seconds_text, text_object
-from raftnet.client.queue import setting_value
+from raftnet.client.queue import Moved, setting_value
 from raftnet.client.receipts import format_receipt
+from raftnet.config import MachineConfig
 from raftnet.wire.queuecommands import Overflow, Setting
 from raftnet.wire.queueresults import Event, Inspected, Outcome, Reason
 
@@ -82,12 +83,26 @@ def purge(client: Client, arguments: argparse.Namespace, output: Output) -> int:
 def redrive(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Send dead letters back."""
     moved = client.queue(arguments.queue).redrive(arguments.to, arguments.count)
-    return _count("moved", moved, output)
+    if not arguments.to and moved.in_vain:
+        output.say(_stay_text(moved))
+    return _count("moved", moved, output, {"left": moved.left})
 
 
-def _count(word: str, count: int, output: Output) -> int:
+def _stay_text(moved: Moved) -> str:
+    """Why a redrive moved no more."""
+    if moved.in_vain == moved.left:
+        return (f"the messages that are left ({moved.left}) came from no other queue, and are no "
+                "dead letters to be sent back; --to QUEUE moves them there")
+    further = "" if moved.in_vain == MachineConfig().purge_count_max else \
+        "without -n, or with a larger one, more are looked at; "
+    return (f"there is no dead letter among the first {moved.in_vain} of {moved.left} messages, "
+            f"and those behind were not looked at: {further}--to QUEUE moves all messages there, "
+            "dead letters or not")
+
+
+def _count(word: str, count: int, output: Output, more: dict | None = None) -> int:
     if output.as_json:
-        output.document({word: count})
+        output.document({word: count} | (more or {}))
     else:
         output.line(str(count))
     return DONE if count else NOTHING_THERE

@@ -156,7 +156,9 @@ def _add_whole_queue_commands(command) -> None:
     command("delete", queueactions.delete, "forget an empty queue's settings. Exit status 1 while "
             "it holds messages or consumers wait, 3 where there is none", queue=QUEUE_NEEDED)
     redrive = command("redrive", queueactions.redrive, "send the messages of a dead-letter queue "
-                      "back to where they came from, to the tail; prints how many",
+                      "back to where they came from, to the tail; prints how many. What came from "
+                      "no other queue stays, and hides what is behind more than 10,000 of it, or "
+                      "ten times COUNT",
                       queue=QUEUE_NEEDED)
     redrive.add_argument("--to", metavar="QUEUE", default="", help="to this queue instead")
     redrive.add_argument("-n", dest="count", metavar="COUNT", type=arguments.positive,

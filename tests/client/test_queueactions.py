@@ -85,7 +85,7 @@ class ActionsTest(unittest.TestCase):
         self.run_words("dequeue", "-q", "q", "--lease", "60")
         self.run_words("nack", "1:2")
         found = self.run_words("--json", "redrive", "-q", "graves", "--to", "other", "-n", "9")
-        self.assertEqual((found[0], json.loads(found[1])), (0, {"moved": 1}))
+        self.assertEqual((found[0], json.loads(found[1])), (0, {"moved": 1, "left": 0}))
         self.assertEqual(self.run_words("peek", "-q", "other")[1], "poison\n")
 
     def test_priority_delay_ttl_and_dedup(self):

@@ -54,6 +54,45 @@ class WordsTest(unittest.TestCase):
                 client.queue().leases()
         self.assertEqual((caught.exception.known, caught.exception.resume), (True, None))
 
+    # --- dead letters
+
+    def dead_letters_behind(self, plain: int, dead: int) -> None:
+        """A queue `dead` with so many messages that are no dead letters, and so many behind."""
+        with Client([self.leader.address]) as client:
+            for _ in range(0, plain, 1_000):
+                client.queue("dead").enqueue_batch(["plain"] * min(plain, 1_000))
+            queue = client.queue("q")
+            queue.configure(delivery_limit=1, dead_letter="dead")
+            queue.enqueue_batch(["x"] * dead)
+            client.nack([message.receipt for message in queue.lease(60, dead)])
+
+    def test_a_redrive_says_what_it_did_not_look_at(self):
+        self.dead_letters_behind(plain=10, dead=3)
+        status, out, err = self.run_words("redrive", "-q", "dead", "-n", "1")
+        self.assertEqual((status, out), (3, "0\n"))
+        self.assertRegex(err, r"^mqclient: there is no dead letter among the first 10 of 13 "
+                         r"messages, .*-n.*--to QUEUE.*\n$")
+        status, out, err = self.run_words("--json", "redrive", "-q", "dead", "-n", "2")
+        self.assertEqual((status, json.loads(out), err), (0, {"moved": 2, "left": 11}, ""))
+        self.assertEqual(self.run_words("redrive", "-q", "dead", "-n", "20")[:2], (0, "1\n"))
+
+    def test_a_redrive_that_cannot_reach_far_enough(self):
+        self.dead_letters_behind(plain=11_000, dead=1)
+        status, out, err = self.run_words("redrive", "-q", "dead")
+        self.assertEqual((status, out), (3, "0\n"))
+        self.assertIn("no dead letter among the first 10000 of 11001 messages", err)
+        self.assertIn("--to QUEUE", err)
+        self.assertNotIn("-n,", err)
+
+    def test_a_redrive_of_what_came_from_nowhere(self):
+        self.dead_letters_behind(plain=3, dead=2)
+        status, out, err = self.run_words("redrive", "-q", "dead")
+        self.assertEqual((status, out), (0, "2\n"))
+        self.assertIn("the messages that are left (3) came from no other queue", err)
+        self.assertIn("--to QUEUE", err)
+        self.assertEqual(self.run_words("redrive", "-q", "dead", "--to", "q"), (0, "3\n", ""))
+        self.assertEqual(self.run_words("redrive", "-q", "dead"), (3, "0\n", ""))
+
     # --- limits
 
     def test_a_limit_is_named_by_option_number_and_unit(self):
