@@ -29,6 +29,7 @@ _STATUS_MEANING = {
     Status.REPLY_FULL: (ErrorCode.TOO_LARGE, "the result is too large: ask for less at once"),
 }
 
+STALE_MEANING = "that lease has ended, and the message was given back or acknowledged meanwhile"
 # What the limits of protocol.md are to people: how much may be, and what to do.
 LIMIT_MEANING = {
     "delay_ms_max": f"a delay or back-off is at most {_MACHINE.delay_ms_max // 1000} s: give less",
@@ -190,6 +191,8 @@ def check_status(status: int, payload: bytes, operation: int | None = None) -> N
     if status in _STATE_REFUSALS:
         raise _state_refusal(status, payload, operation)
     code, meaning = _STATUS_MEANING.get(status, (ErrorCode.BAD_REQUEST, "refused"))
+    if status == Status.REPLY_FULL and operation in _LISTS:
+        meaning = _LIST_TOO_LARGE
     detail = payload.decode("utf-8", "backslashreplace") if payload else meaning
     if status == Status.LIMIT:
         detail = _limit_text(detail)
@@ -205,6 +208,12 @@ def _limit_text(detail: str) -> str:
 
 _STATE_REFUSALS = (Status.STALE, Status.FULL, Status.CONFLICT, Status.IN_USE, Status.ABORTED)
 _LISTS = (Operation.EXECUTE, Operation.TRANSACT)
+_MAXIMUM_OPTIONS = {"messages_max": "--max-messages", "bytes_max": "--max-bytes"}
+_LIST_TOO_LARGE = (
+    f"nothing of the list was done: it would remove, lease or send to the dead letters more than "
+    f"{_MACHINE.purge_count_max} messages in all (what one purge removes counts up to its "
+    f'"limit"), or its results are larger than {_LIMITS.result_bytes_max} bytes: give smaller '
+    'limits and counts, or make several lists of it')
 
 
 def _state_refusal(status: int, payload: bytes, operation: int | None) -> StateRefusedError:
@@ -228,13 +237,21 @@ def _state_refusal(status: int, payload: bytes, operation: int | None) -> StateR
         return StateRefusedError(status, f"{name}: {_stale_text(payload)}")
     detail = f" ({payload.decode('utf-8', 'backslashreplace')})" if payload else ""
     if status == Status.FULL:
-        return StateRefusedError(status, f"{name}: the queue holds as much as it may{detail}: "
-                                 "nothing was added; take messages out, or raise its limits "
-                                 "(configure)")
+        return StateRefusedError(status, f"{name}: {_full_text(payload)}")
     if status == Status.IN_USE:
         return StateRefusedError(status, f"{name}: the queue holds messages, or somebody waits at "
                                  f"it{detail}: purge it, or wait for the leases to end")
     return StateRefusedError(status, f"{name}{detail}")     # of a newer node, inside an ABORTED
+
+
+def _full_text(payload: bytes) -> str:
+    """The node names the first maximum that is passed, which may not be the only one."""
+    maximum = payload.decode("utf-8", "backslashreplace")
+    option = _MAXIMUM_OPTIONS.get(maximum)
+    which = f" ({maximum}, configure {option})" if option else f" ({maximum})" if maximum else ""
+    return (f"the queue holds as much as it may{which}: nothing was added; take messages out, or "
+            "raise its limits (configure); an enqueue that alone is more than --max-messages or "
+            "--max-bytes never fits (describe shows both)")
 
 
 def _stale_text(payload: bytes) -> str:
@@ -242,7 +259,7 @@ def _stale_text(payload: bytes) -> str:
     outcomes = queueresults.decode_outcomes_result(payload) if payload else []
     stale = [str(place) for place, outcome in enumerate(outcomes, 1) if outcome == Outcome.STALE]
     which = f"receipt {', '.join(stale[:10])} of {len(outcomes)}: " if len(outcomes) > 1 else ""
-    return f"{which}that lease has ended, the message is delivered anew"
+    return f"{which}{STALE_MEANING}"
 
 
 def read_ids(payload: bytes, count: int) -> range:

@@ -5,15 +5,16 @@ actions.py, with the same rules.
 import argparse
 
 from raftnet.client.client import Client
-from raftnet.client.operations import check_receipt_count, to_bytes
+from raftnet.client.operations import STALE_MEANING, check_receipt_count, to_bytes
 from raftnet.client.output import Output, leased_object, printable, seconds_text, text_object
-from raftnet.client.queue import Moved, setting_value
+from raftnet.client.queue import Moved, Queue, setting_value
 from raftnet.client.receipts import format_receipt
-from raftnet.config import MachineConfig
+from raftnet.config import MachineConfig, WireConfig
 from raftnet.wire.queuecommands import Overflow, Setting
 from raftnet.wire.queueresults import Event, Inspected, Outcome, Reason
 
 DONE, REFUSED, NOTHING_THERE = 0, 1, 3
+_DEAD = b".dead"            # protocol.md, Life of a message
 _TIMES = (Setting.TTL_MS, Setting.DEDUP_WINDOW_MS, Setting.BACKOFF_MS, Setting.BACKOFF_MAX_MS)
 # The options of `configure`, by the names that Queue.configure has for them.
 SETTING_OPTIONS = {
@@ -65,9 +66,8 @@ def _tell(arguments: argparse.Namespace, outcomes: list[Outcome], done: str,
         output.lines([f"{receipt} {words[outcome]}" for receipt, outcome in told])
     stale = outcomes.count(Outcome.STALE)
     if stale:
-        output.say(f"{stale} of {len(told)} receipts {'is' if stale == 1 else 'are'} stale: the "
-                   "lease has ended, and the message was given back or acknowledged meanwhile; "
-                   "take a longer lease, or extend it in time")
+        output.say(f"{stale} of {len(told)} receipts {'is' if stale == 1 else 'are'} stale: "
+                   f"{STALE_MEANING}; take a longer lease, or extend it in time")
     return REFUSED if stale else DONE
 
 
@@ -123,13 +123,35 @@ def configure(client: Client, arguments: argparse.Namespace, output: Output) -> 
     if settings:
         queue.configure(**settings)
         found = dict(setting_value(name, value) for name, value in settings.items())
+        _warn_of_no_dead_letters(queue, settings, output)
     else:
         found = queue.describe().settings
     if output.as_json:
-        output.document(_settings_object(found))
+        output.document(_settings_object(found, arguments.queue))
     else:
         output.lines(_setting_lines(found, arguments.queue))
     return DONE
+
+
+def _warn_of_no_dead_letters(queue: Queue, given: dict, output: Output) -> None:
+    """Where settings were given that are of no use without a dead-letter queue, and there is none.
+    """
+    useless = [f"--{SETTING_OPTIONS[name]}" for name in ("delivery_limit", "overflow")
+               if given.get(name)]
+    if not useless or given.get("dead_letter") or default_dead_letter(to_bytes(queue.name)):
+        return
+    if "dead_letter" in given or not queue.describe().settings[Setting.DEAD_LETTER]:
+        output.say(f"this queue has no dead-letter queue, as its name ends in .dead or has no room "
+                   f"for that ending: {' and '.join(useless)} without effect until --dead-letter "
+                   "names one")
+
+
+def default_dead_letter(queue: bytes) -> bytes:
+    """Where the dead letters of a queue go that was told of no place; empty: there is none, and
+    they stay."""
+    if queue.endswith(_DEAD) or len(queue) + len(_DEAD) > WireConfig().queue_name_bytes_max:
+        return b""
+    return queue + _DEAD
 
 
 def settings_given(arguments: argparse.Namespace) -> dict:
@@ -149,7 +171,7 @@ def describe(client: Client, arguments: argparse.Namespace, output: Output) -> i
     settings = numbers.pop("settings")
     if output.as_json:
         output.document({"queue": printable(to_bytes(arguments.queue))} | numbers
-                        | {"settings": _settings_object(settings)})
+                        | {"settings": _settings_object(settings, arguments.queue)})
         return DONE
     numbers["configured"] = "yes" if found.configured else "no"
     output.lines([f"{name.replace('_', '-')}\t{value}" for name, value in numbers.items()]
@@ -157,11 +179,17 @@ def describe(client: Client, arguments: argparse.Namespace, output: Output) -> i
     return DONE
 
 
-def _settings_object(settings: dict[int, int | bytes]) -> dict:
-    return {Setting(setting).name.lower():
-            printable(value) if setting == Setting.DEAD_LETTER else
-            Overflow(value).name.lower() if setting == Setting.OVERFLOW else value
-            for setting, value in sorted(settings.items())}
+def _settings_object(settings: dict[int, int | bytes], queue: str) -> dict:
+    """By the names of Setting; of the dead-letter queue the name that holds, or None."""
+    found = {}
+    for setting, value in sorted(settings.items()):
+        if setting == Setting.DEAD_LETTER:
+            value = value or default_dead_letter(to_bytes(queue))
+            value = printable(value) if value else None
+        elif setting == Setting.OVERFLOW:
+            value = Overflow(value).name.lower()
+        found[Setting(setting).name.lower()] = value
+    return found
 
 
 def _setting_lines(settings: dict[int, int | bytes], queue: str) -> list[bytes]:
@@ -169,9 +197,8 @@ def _setting_lines(settings: dict[int, int | bytes], queue: str) -> list[bytes]:
     lines = []
     for option, (setting, value) in zip(_options(settings), sorted(settings.items())):
         if setting == Setting.DEAD_LETTER:
-            value = value or f"{queue}.dead (default)".encode("utf-8", "surrogateescape")
-            if queue.endswith(".dead") and not settings[setting]:
-                value = b"none"
+            default = default_dead_letter(to_bytes(queue))
+            value = value or (default + b" (default)" if default else b"none")
         elif setting == Setting.OVERFLOW:
             value = next(word for word, number in OVERFLOWS.items() if number == value).encode()
         else:

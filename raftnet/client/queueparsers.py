@@ -23,10 +23,13 @@ operations:
   {"extend": RECEIPT, "seconds": S}
   {"put": KEY, "value": TEXT}                   "ttl"
   {"get": KEY}  {"delete": KEY}
-  {"peek": QUEUE}  {"size": QUEUE}  {"purge": QUEUE}
+  {"peek": QUEUE}                               "count"
+  {"size": QUEUE}
+  {"purge": QUEUE}                              "limit": of messages, at most 10000, which all
+                                                purges and leases of a list may take together
 
 conditions:
-  {"kv": KEY, "equals": TEXT}    {"kv": KEY, "version": N}
+  {"kv": KEY, "equals": TEXT}    {"kv": KEY, "version": N}      (0: it is absent)
   {"kv": KEY, "absent": true}    {"kv": KEY, "present": true}
   {"queue": QUEUE, "at_least": N, "at_most": N}     messages that are ready
   {"leased": RECEIPT}                               that lease has not ended

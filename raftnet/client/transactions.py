@@ -16,8 +16,8 @@ An operation is a dict with one verb; texts are strings, times are seconds:
 A condition is one of:
 
     {"kv": KEY, "equals": TEXT}  {"kv": KEY, "absent": true}  {"kv": KEY, "present": true}
-    {"kv": KEY, "version": N}    {"queue": QUEUE, "at_least": N, "at_most": N}
-    {"leased": RECEIPT}
+    {"kv": KEY, "version": N}    (0: it is absent)
+    {"queue": QUEUE, "at_least": N, "at_most": N}    {"leased": RECEIPT}
 
 Errors name the place, counted from 1.
 """
@@ -38,6 +38,7 @@ from raftnet.wire.queueresults import Outcome
 from raftnet.wire.transactions import (KeyCondition, LeasedCondition, QueueCondition,
                                        TransactCondition)
 
+ABSENT = Condition(ConditionKind.ABSENT)
 Reader = Callable[[int, bytes], object]     # (status, payload) -> the operation's outcome
 
 
@@ -236,11 +237,16 @@ def _purge(queue, limit=None) -> tuple[bytes, Reader]:
 
 
 class Purged(int):
-    """How many messages were removed."""
+    """How many messages were removed. `left`: how many are there that one purge did not reach."""
+
+    def __new__(cls, removed: int, left: int = 0):
+        made = super().__new__(cls, removed)
+        made.left = left
+        return made
 
 
-def _read_purged(status: int, result: bytes) -> Purged:
-    return Purged(queueresults.decode_moved_result(result)[0] if status == Status.OK else 0)
+def _read_purged(_: int, result: bytes) -> Purged:
+    return Purged(*queueresults.decode_purge_result(result))
 
 
 # verb -> what encodes it, what it may have beside it, what it must have
@@ -285,10 +291,11 @@ def _key_condition(rest: dict) -> Condition:
     if test == "equals":
         return Condition(ConditionKind.EQUALS, message_data(value))
     if test == "version":
-        return Condition(ConditionKind.VERSION, _number("version", value))
+        version = _number("version", value)     # no key has 0, which is shown where it is absent
+        return Condition(ConditionKind.VERSION, version) if version else ABSENT
     if value is not True:
         raise MalformedError(f'"{test}" is true, or is not there')
-    return Condition(ConditionKind.ABSENT if test == "absent" else ConditionKind.PRESENT)
+    return ABSENT if test == "absent" else Condition(ConditionKind.PRESENT)
 
 
 def _queue_condition(queue: bytes, rest: dict) -> QueueCondition:

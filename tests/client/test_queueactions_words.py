@@ -2,12 +2,16 @@
 redrive cannot find, which limit was passed and what to do. Against the real machine behind nodes
 played in this process."""
 
+import contextlib
+import io
 import json
 import unittest
 
-from raftnet.client import Client
+from raftnet.client import Client, commandline
 from raftnet.client.operations import check_status
+from raftnet.client.queueactions import default_dead_letter
 from raftnet.errors import NoAnswerError, RefusedError
+from raftnet.machine import settings
 from raftnet.wire.commands import Status
 from tests.client import fakenode, test_commandline
 from tests.wire.document import DOCUMENT
@@ -92,6 +96,96 @@ class WordsTest(unittest.TestCase):
         self.assertIn("--to QUEUE", err)
         self.assertEqual(self.run_words("redrive", "-q", "dead", "--to", "q"), (0, "3\n", ""))
         self.assertEqual(self.run_words("redrive", "-q", "dead"), (3, "0\n", ""))
+
+    def test_where_dead_letters_go_by_default(self):
+        for length in (1, 5, 249, 250, 251, 255):
+            for ending in (b"", b".dead"):
+                name = (b"n" * length + ending)[-length:]
+                with self.subTest(name):
+                    self.assertEqual(default_dead_letter(name), settings.default_dead_letter(name))
+        for name, shown in (("q", "q.dead"), ("n" * 250, "n" * 250 + ".dead"), ("n" * 251, None),
+                            ("q.dead", None)):
+            with self.subTest(name):
+                line = self.run_words("describe", "-q", name)[1].splitlines()[8]
+                self.assertEqual(line, "dead-letter\t" + (f"{shown} (default)" if shown else "none"))
+                found = json.loads(self.run_words("--json", "describe", "-q", name)[1])
+                self.assertEqual(found["settings"]["dead_letter"], shown)
+        found = self.run_words("--json", "configure", "-q", "q", "--dead-letter", "")[1]
+        self.assertEqual(json.loads(found), {"dead_letter": "q.dead"})
+        found = self.run_words("--json", "configure", "-q", "q", "--dead-letter", "graves")[1]
+        self.assertEqual(json.loads(found), {"dead_letter": "graves"})
+
+    def test_a_delivery_limit_without_a_dead_letter_queue(self):
+        for name in ("n" * 251, "q.dead"):
+            configure = ["configure", "-q", name]
+            for words, named in ((["--delivery-limit", "3"], "--delivery-limit without effect"),
+                                 (["--overflow", "dead-letter", "--dead-letter", ""],
+                                  "--overflow without effect")):
+                with self.subTest(words):
+                    status, _, err = self.run_words(*configure, *words)
+                    self.assertEqual((status, len(err.splitlines())), (0, 1))
+                    self.assertIn(named, err)
+            for words in (["--delivery-limit", "0"], ["--overflow", "refuse"], ["--ttl", "5"],
+                          ["--delivery-limit", "3", "--dead-letter", "graves"],
+                          ["--delivery-limit", "4"]):     # graves is there now
+                with self.subTest(words):
+                    status, _, err = self.run_words(*configure, *words)
+                    self.assertEqual((status, err), (0, ""))
+        self.assertEqual(self.run_words("configure", "-q", "q", "--delivery-limit", "3")[2], "")
+
+    # --- lists
+
+    def test_a_stale_receipt_is_explained_as_by_ack(self):
+        self.run_words("enqueue", "x")
+        self.run_words("dequeue", "--lease", "60")
+        self.run_words("ack", "1:1")
+        meaning = "that lease has ended, and the message was given back or acknowledged meanwhile"
+        self.assertIn(meaning, self.run_words("ack", "1:1")[2])
+        status, _, err = self.execute([{"ack": "1:1"}])
+        self.assertEqual(status, 1)
+        self.assertIn(f"operation 1: STALE: {meaning}", err)
+
+    def test_version_0_is_an_absent_key(self):
+        when = {"when": [{"kv": "k", "version": 0}], "do": [{"put": "k", "value": "v"}]}
+        self.assertEqual(self.execute(when)[:2], (0, [{"version": 1}]))
+        status, _, err = self.execute(when)
+        self.assertEqual(status, 1)
+        self.assertIn("condition 1 does not hold", err)
+        self.assertIn("(0: it is absent)", self.help_of("execute"))
+
+    def test_a_purge_in_a_list_tells_what_is_left(self):
+        with Client([self.leader.address]) as client:
+            client.queue("q").enqueue_batch(["x"] * 12_000)
+            (purged,) = client.execute([{"purge": "q"}])
+            self.assertEqual((purged, purged.left), (10_000, 2_000))
+            (purged,) = client.execute([{"purge": "none"}])
+            self.assertEqual((purged, purged.left), (0, 0))
+        self.assertRegex(self.help_of("execute"), '"limit": .*at most 10000')
+
+    def test_purges_that_are_too_much_for_one_list(self):
+        with Client([self.leader.address]) as client:
+            client.queue("a").enqueue_batch(["x"] * 10_001)
+            client.queue("b").enqueue_batch(["x"])
+        status, _, err = self.execute([{"purge": "a"}, {"purge": "b"}])
+        self.assertEqual(status, 1)
+        self.assertRegex(err, "REPLY_FULL: nothing of the list was done: .*more than 10000 messages")
+        self.assertEqual(self.execute([{"purge": "a", "limit": 9_999}, {"purge": "b"}])[0], 0)
+        self.assertIn("ask for less at once", str(self.refusal(Status.REPLY_FULL, b"")))
+
+    # --- full queues
+
+    def test_a_full_queue_names_its_option_and_what_never_fits(self):
+        self.run_words("configure", "-q", "q", "--max-bytes", "4", "--max-messages", "2",
+                       "--overflow", "dead-letter")
+        self.run_words("enqueue", "-q", "q", "a", "b")
+        status, _, err = self.run_words("enqueue", "-q", "q", "12345")
+        self.assertEqual(status, 1)
+        self.assertIn("--max-messages", err)
+        self.assertRegex(err, "an enqueue that alone is more than .*--max-bytes never fits")
+        self.assertEqual(self.run_words("enqueue", "-q", "q", "1234")[0], 0)
+        self.assertIn("(bytes_max, configure --max-bytes)",
+                      self.run_words("enqueue", "-q", "q", "12345")[2])
+        self.assertIn("(newer_max)", str(self.refusal(Status.FULL, b"newer_max")))
 
     # --- limits
 
@@ -185,6 +279,13 @@ class WordsTest(unittest.TestCase):
         given = document if isinstance(document, bytes) else json.dumps(document).encode()
         status, out, err = self.run_words("execute", "-", given=given)
         return status, [json.loads(line) for line in out.splitlines()], err
+
+    def help_of(self, *words: str) -> str:
+        """What --help of a command prints, on one line."""
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), self.assertRaises(SystemExit):
+            commandline.build_parser().parse_args([*words, "--help"])
+        return " ".join(out.getvalue().split())
 
 
 if __name__ == "__main__":
