@@ -17,7 +17,7 @@ from raftnet.client.entries import entry_commands, entry_lines
 from raftnet.client.lineinput import read_lines
 from raftnet.client.operations import message_data, to_bytes
 from raftnet.client.output import Output, outcome_object
-from raftnet.client.transactions import Enqueued, split_document
+from raftnet.client.transactions import Enqueued, json_object, split_document
 from raftnet.errors import MalformedError, NoAnswerError, RefusedError, StateRefusedError
 from raftnet.raft.entry import EntryKind
 
@@ -180,7 +180,7 @@ def read_document(name: str) -> object:
     """The JSON in a file, `-` for stdin; raises MalformedError."""
     data = _read_file(name)
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=json_object)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"{name}: not JSON: {error}") from error
 

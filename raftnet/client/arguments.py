@@ -6,7 +6,7 @@ Rules: each takes the text and gives the value, or raises ArgumentTypeError, who
 import argparse
 
 from raftnet.client.changes import is_node_id
-from raftnet.client.operations import LIMIT_MEANING, bounded_milliseconds
+from raftnet.client.operations import LIMIT_MEANING, bounded_milliseconds, reason_text
 from raftnet.client.receipts import format_receipt, parse_receipt
 from raftnet.config import MachineConfig
 from raftnet.errors import MalformedError
@@ -88,6 +88,11 @@ def wait(text: str) -> float:
     if not 0 <= seconds <= 1e9:             # refuses nan too
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return seconds
+
+
+def reason(text: str) -> str:
+    """Of a nack: what is too long is cut."""
+    return reason_text(text).decode("utf-8", "surrogateescape")
 
 
 def lease(text: str) -> float:

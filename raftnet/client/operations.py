@@ -20,6 +20,7 @@ _LIMITS = WireConfig()
 _MACHINE = MachineConfig()
 COUNT_MAX = 0xFFFFFFFF
 U64_MAX = 0xFFFF_FFFF_FFFF_FFFF
+_CUT = b"..."
 _SECONDS_MAX = 1e12             # the machine's own limits are far below
 
 _STATUS_MEANING = {
@@ -37,7 +38,8 @@ LIMIT_MEANING = {
                     "extend it before it ends",
     "ttl_ms_max": "a time to live or a window for ids is at most "
                   f"{_MACHINE.ttl_ms_max // 1000} s: give less",
-    "wait_ms_max": f"one wait is at most {_MACHINE.wait_ms_max // 1000} s: give less, and ask again",
+    "wait_ms_max": f"one wait is at most {_MACHINE.wait_ms_max // 1000} s: give less, and ask "
+                   "again",
     "priorities": f"a priority is a number from 0 to {_MACHINE.priorities - 1}",
     "message_bytes_max": f"a message or value has at most {_LIMITS.message_bytes_max} bytes",
     "dequeue_count_max": f"1 to {_MACHINE.dequeue_count_max} messages at once: ask for the rest "
@@ -86,7 +88,9 @@ class QueueSize(NamedTuple):
 
 def queue_name(name: str) -> bytes:
     """A queue's name as bytes, 1 to 255; raises MalformedError."""
-    data = to_bytes(name) if isinstance(name, str) else b""
+    if not isinstance(name, str):
+        raise MalformedError(f"a queue's name is a text, not {name!r}")
+    data = to_bytes(name)
     if not 1 <= len(data) <= _LIMITS.queue_name_bytes_max:
         raise MalformedError(
             f"a queue's name has 1 to {_LIMITS.queue_name_bytes_max} bytes, not {len(data)}")
@@ -118,7 +122,9 @@ def message_data(message: str | bytes) -> bytes:
 
 def key_name(key: str | bytes) -> bytes:
     """A key as bytes, 1 to 255; raises MalformedError."""
-    data = key if isinstance(key, bytes) else to_bytes(key) if isinstance(key, str) else b""
+    if not isinstance(key, (str, bytes)):
+        raise MalformedError(f"a key is a text, not {key!r}")
+    data = key if isinstance(key, bytes) else to_bytes(key)
     if not 1 <= len(data) <= _LIMITS.queue_name_bytes_max:
         raise MalformedError(f"a key has 1 to {_LIMITS.queue_name_bytes_max} bytes, not "
                              f"{len(data)}")
@@ -133,6 +139,22 @@ def short_text(text: str | bytes, what: str) -> bytes:
         raise MalformedError(f"{what}: a text of at most {_LIMITS.queue_name_bytes_max} bytes is "
                              "needed")
     return data
+
+
+def reason_text(text: str | bytes) -> bytes:
+    """The reason of a nack as bytes; what is longer than 255 is cut, between two characters, and
+    ends in dots, as it is written for people. Raises MalformedError for what is no text."""
+    if not isinstance(text, (str, bytes)):
+        raise MalformedError(f"a reason is a text, not {text!r}")
+    data = text if isinstance(text, bytes) else to_bytes(text)
+    if len(data) <= _LIMITS.queue_name_bytes_max:
+        return data
+    end = _LIMITS.queue_name_bytes_max - len(_CUT)
+    for at in range(end, end - 4, -1):
+        if data[at] & 0xC0 != 0x80:         # the first byte of a character, or no UTF-8
+            end = at
+            break
+    return data[:end] + _CUT
 
 
 def milliseconds(seconds: float, what: str) -> int:

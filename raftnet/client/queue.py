@@ -39,7 +39,8 @@ class Queue:
         """Append one message; returns its id. When it returns, a quorum has it on disk.
 
         `priority` 0 to 7: higher ones are delivered first. It is there for consumers after
-        `delay_s`, and vanishes (to the dead letters where some are configured) `ttl_s` after now.
+        `delay_s`, and vanishes (to the dead letters where some are configured) `ttl_s` after that;
+        0: after what the queue's setting says.
         With `dedup`, an id of yours: the same id within the queue's window adds nothing, and
         gives the id of the earlier message.
         """

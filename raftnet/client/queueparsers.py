@@ -19,7 +19,8 @@ operations:
   {"dequeue": QUEUE}                            "count"
   {"lease": QUEUE, "seconds": S}                "count", "consumer"
   {"ack": RECEIPT}                              or a list of receipts, here and below
-  {"nack": RECEIPT}                             "delay": S or "backoff", "reason"
+  {"nack": RECEIPT}                             "delay": S or "backoff", "reason" (of
+                                                which at most 255 bytes are kept)
   {"extend": RECEIPT, "seconds": S}
   {"put": KEY, "value": TEXT}                   "ttl"
   {"get": KEY}  {"delete": KEY}
@@ -35,7 +36,8 @@ conditions:
   {"leased": RECEIPT}                               that lease has not ended
 
 exit status 1 where a condition does not hold, a receipt is stale or a queue is full: then nothing
-was done, and the line says which one it was
+was done, and the line says which one it was; also where the list would do too much at once. A purge
+that did not reach all messages is done all the same
 """
 
 
@@ -55,8 +57,8 @@ def add_queue_commands(command) -> None:
                          "then is delivered again, at its old place")
     dequeue.add_argument("--consumer", metavar="NAME", default=None, help="with --lease: the name "
                          "that leases and histories show (default: host:pid)")
-    peek = command("peek", actions.peek, "show the first messages of a queue and leave them there",
-                   queue=QUEUE)
+    peek = command("peek", actions.peek, "show the first messages of a queue that are ready, and "
+                   "leave them there", queue=QUEUE)
     for added in (dequeue, peek):
         added.add_argument("-n", dest="count", metavar="COUNT", type=arguments.message_count,
                            default=1, help="at most so many messages (default: 1)")
@@ -67,7 +69,8 @@ def add_queue_commands(command) -> None:
     _add_receipt_commands(command)
     size = command("size", actions.size, "print how many messages of a queue are ready",
                    queue=QUEUE)
-    queues = command("queues", actions.queues, "print the queues that hold messages, and how many")
+    queues = command("queues", actions.queues, "print the queues that hold messages (ready, "
+                     "delayed or leased) or were configured, and how many messages are ready")
     describe, *timed = _add_inspecting_commands(command)
     for added in (peek, size, queues, describe):
         _add_local(added)
@@ -86,8 +89,9 @@ def _add_enqueue_options(enqueue: argparse.ArgumentParser) -> None:
     enqueue.add_argument("--delay", metavar="S", type=arguments.delay, default=0.0,
                          help="deliver it S seconds from now at the earliest")
     enqueue.add_argument("--ttl", metavar="S", type=arguments.ttl, default=0.0,
-                         help="drop it when it was not taken within S seconds (default: the "
-                         "queue's setting)")
+                         help="drop it when it was not taken within S seconds, counted from when "
+                         "it is ready: with --delay, from the end of that (default: 0, which means "
+                         "the queue's setting; a message cannot be freed of that)")
     enqueue.add_argument("--dedup", metavar="ID", help="an id of yours: the same one again within "
                          "the queue's window adds nothing, and prints the id of the earlier "
                          "message")
@@ -96,15 +100,18 @@ def _add_enqueue_options(enqueue: argparse.ArgumentParser) -> None:
 def _add_receipt_commands(command) -> None:
     ack = command("ack", queueactions.ack, "the messages are done with, and gone; prints what was "
                   "done, a line each. Exit status 1 where a receipt is stale: that lease has ended")
-    nack = command("nack", queueactions.nack, "give messages back: they return to their old place, "
-                   "at once or later; at the queue's delivery limit they go to the dead letters. "
-                   "Exit status 1 where a receipt is stale")
+    nack = command("nack", queueactions.nack, "give messages back: they return to their old place "
+                   "at once, or with --delay or --backoff to the tail, then; at the queue's "
+                   "delivery limit they go to the dead letters. Exit status 1 where a receipt is "
+                   "stale")
     later = nack.add_mutually_exclusive_group()
     later.add_argument("--delay", metavar="S", type=arguments.delay, default=0.0,
-                       help="S seconds from now (default: at once)")
-    later.add_argument("--backoff", action="store_true", help="after the queue's back-off, which "
-                       "doubles with every delivery")
-    nack.add_argument("--reason", metavar="TEXT", default="", help="what its history shows")
+                       help="to the tail, S seconds from now (default: 0, at once and to their "
+                       "old place)")
+    later.add_argument("--backoff", action="store_true", help="to the tail, after the queue's "
+                       "back-off, which doubles with every delivery")
+    nack.add_argument("--reason", metavar="TEXT", type=arguments.reason, default="",
+                      help="what its history shows, cut where it has more than 255 bytes")
     extend = command("extend", queueactions.extend, "have leases end S seconds from now. Exit "
                      "status 1 where a receipt is stale")
     extend.add_argument("--lease", metavar="S", type=arguments.lease, required=True,
@@ -120,9 +127,9 @@ def _add_inspecting_commands(command) -> list[argparse.ArgumentParser]:
     leases = command("leases", queueactions.leases, "print the oldest deliveries under way: "
                      "receipt, when it ends, when it was taken, which delivery it is, consumer",
                      queue=QUEUE)
-    inspect = command("inspect", queueactions.inspect, "print the first messages with priority, "
-                      "deliveries and origin, and under each its history, as dead letters have one",
-                      queue=QUEUE)
+    inspect = command("inspect", queueactions.inspect, "print the first messages that are ready, "
+                      "with priority, deliveries and origin, and under each its history, as dead "
+                      "letters have one", queue=QUEUE)
     for added, default in ((leases, 100), (inspect, 10)):
         added.add_argument("-n", dest="count", metavar="COUNT", type=arguments.shown_count,
                            default=default, help=f"at most so many (default: {default})")
@@ -137,8 +144,8 @@ def _add_whole_queue_commands(command) -> None:
             ("--dead-letter", "QUEUE", str, "where its dead letters go (\"\": to QUEUE.dead)"),
             ("--delivery-limit", "N", arguments.number, "a message that came back after so many "
              "deliveries is a dead letter (0: never; default: 20)"),
-            ("--ttl", "S", arguments.ttl, "drop messages after so long, or send them to the "
-             "queue that --dead-letter names (0: never)"),
+            ("--ttl", "S", arguments.ttl, "drop messages that are ready for so long, or send "
+             "them to the queue that --dead-letter names (0: never)"),
             ("--max-messages", "N", arguments.number, "it holds no more (0: any number)"),
             ("--max-bytes", "N", arguments.number, "it holds no more (0: any number)"),
             ("--overflow", None, None, "beyond these: refuse new messages (the default), or send "

@@ -19,7 +19,8 @@ A condition is one of:
     {"kv": KEY, "version": N}    (0: it is absent)
     {"queue": QUEUE, "at_least": N, "at_most": N}    {"leased": RECEIPT}
 
-Errors name the place, counted from 1.
+Errors name the place, counted from 1. A list that is read from JSON is to be read with json_object,
+so that a key that stands in an object twice is an error too.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from raftnet.client.operations import (U64_MAX, QueueSize, bounded_count, bounded_milliseconds,
                                        check_receipt_count, check_request_bytes, check_status,
                                        key_name, message_data, queue_name, read_ids, read_messages,
-                                       short_text)
+                                       reason_text, short_text)
 from raftnet.client.receipts import leased_message, parse_receipt, parse_receipts
 from raftnet.config import MachineConfig
 from raftnet.errors import MalformedError, RefusedError
@@ -61,11 +62,33 @@ def encode_list(operations: list[dict],
     return command, [reader for _, reader in found]
 
 
+class JsonObject(dict):
+    """An object of a JSON document. `twice`: a key that stands in it more than once, or None; who
+    takes the last one of them drops what the others ask for."""
+
+    twice: str | None = None
+
+
+def json_object(pairs: list[tuple[str, object]]) -> JsonObject:
+    """What a list is read with: the object_pairs_hook of json.loads."""
+    found = JsonObject(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        found.twice = next(name for name in names if names.count(name) > 1)
+    return found
+
+
+def _check_twice(value: dict) -> None:
+    if isinstance(value, JsonObject) and value.twice is not None:
+        raise MalformedError(f'"{value.twice}" is given twice in one object')
+
+
 def split_document(document: object) -> tuple[list[dict], list[dict] | None]:
     """(operations, conditions or None) of a list, or of an object with "do" and perhaps "when";
     raises MalformedError."""
     if not isinstance(document, dict):
         return document, None       # encode_list says what is wrong with it
+    _check_twice(document)
     strange = sorted(set(document) - {"when", "do"}, key=str)
     if strange or "do" not in document:
         raise MalformedError('a list is needed, or an object with "do" and perhaps "when"'
@@ -92,6 +115,7 @@ def _placed(noun: str, place: int, function, value: object):
     try:
         if not isinstance(value, dict):
             raise MalformedError(f"an object is needed, not {value!r}")
+        _check_twice(value)
         return function(value)
     except MalformedError as error:
         raise MalformedError(f"{noun} {place}: {error}") from error
@@ -196,7 +220,7 @@ def _ack(receipts) -> tuple[bytes, Reader]:
 def _nack(receipts, delay=0, reason="") -> tuple[bytes, Reader]:
     delay_ms = None if delay == "backoff" else bounded_milliseconds(delay, "delay", "delay_ms_max")
     return queuecommands.encode_nack(_receipts(receipts), delay_ms,
-                                     short_text(reason, "reason")), _read_outcomes
+                                     reason_text(reason)), _read_outcomes
 
 
 def _extend(receipts, seconds) -> tuple[bytes, Reader]:
@@ -205,6 +229,9 @@ def _extend(receipts, seconds) -> tuple[bytes, Reader]:
 
 
 def _receipts(receipts) -> list[tuple[int, int]]:
+    if not isinstance(receipts, (str, tuple, list)):
+        raise MalformedError(f'a receipt "ID:DELIVERY", or a list of receipts, is needed, not '
+                             f"{receipts!r}")
     found = parse_receipts(receipts)
     check_receipt_count(len(found))
     return found

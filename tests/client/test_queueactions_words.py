@@ -8,7 +8,7 @@ import json
 import unittest
 
 from raftnet.client import Client, commandline
-from raftnet.client.operations import check_status
+from raftnet.client.operations import check_status, reason_text
 from raftnet.client.queueactions import default_dead_letter
 from raftnet.errors import NoAnswerError, RefusedError
 from raftnet.machine import settings
@@ -107,7 +107,8 @@ class WordsTest(unittest.TestCase):
                             ("q.dead", None)):
             with self.subTest(name):
                 line = self.run_words("describe", "-q", name)[1].splitlines()[8]
-                self.assertEqual(line, "dead-letter\t" + (f"{shown} (default)" if shown else "none"))
+                words = f"{shown} (default)" if shown else "none"
+                self.assertEqual(line, f"dead-letter\t{words}")
                 found = json.loads(self.run_words("--json", "describe", "-q", name)[1])
                 self.assertEqual(found["settings"]["dead_letter"], shown)
         found = self.run_words("--json", "configure", "-q", "q", "--dead-letter", "")[1]
@@ -168,9 +169,84 @@ class WordsTest(unittest.TestCase):
             client.queue("b").enqueue_batch(["x"])
         status, _, err = self.execute([{"purge": "a"}, {"purge": "b"}])
         self.assertEqual(status, 1)
-        self.assertRegex(err, "REPLY_FULL: nothing of the list was done: .*more than 10000 messages")
+        self.assertRegex(err, "REPLY_FULL: nothing of the list was done: .*more than 10000 messag")
         self.assertEqual(self.execute([{"purge": "a", "limit": 9_999}, {"purge": "b"}])[0], 0)
         self.assertIn("ask for less at once", str(self.refusal(Status.REPLY_FULL, b"")))
+
+    def test_a_key_that_stands_twice_in_an_object(self):
+        for given, text in (
+                (b'[{"size": "q"}, {"enqueue": "b", "enqueue": "c", "messages": ["x"]}]',
+                 'operation 2: "enqueue" is given twice'),
+                (b'{"when": [{"kv": "k", "version": 1, "version": 2}], "do": [{"size": "q"}]}',
+                 'condition 1: "version" is given twice'),
+                (b'{"do": [{"size": "q"}], "do": []}', '"do" is given twice')):
+            with self.subTest(given):
+                status, _, err = self.execute(given)
+                self.assertEqual(status, 2)
+                self.assertIn(text, err)
+        self.assertEqual(self.cluster.bodies, [])
+
+    def test_what_type_is_wanted(self):
+        for operation, text in (
+                ({"enqueue": 5, "messages": ["x"]}, "a queue's name is a text, not 5"),
+                ({"size": None}, "a queue's name is a text, not None"),
+                ({"get": 5}, "a key is a text, not 5"),
+                ({"ack": 5}, 'a receipt "ID:DELIVERY", or a list of receipts, is needed, not 5'),
+                ({"nack": None}, 'a receipt "ID:DELIVERY", or a list of receipts, is needed'),
+                ({"extend": {}, "seconds": 1}, 'a receipt "ID:DELIVERY", or a list of receipts'),
+                ({"ack": []}, "at least one receipt is needed"),
+                ({"nack": "1:1", "reason": 5}, "a reason is a text, not 5")):
+            with self.subTest(operation):
+                status, _, err = self.execute([operation])
+                self.assertEqual(status, 2)
+                self.assertIn(f"operation 1: {text}", err)
+
+    def test_a_long_reason_is_cut(self):
+        self.assertEqual(reason_text("x" * 255), b"x" * 255)
+        for given, kept in ((b"x" * 256, b"x" * 252), ("ж" * 128, "ж".encode() * 126),
+                            ("xж" + "ж" * 127, b"x" + "ж".encode() * 125), (b"\x80" * 300,
+                                                                          b"\x80" * 252),
+                            ("x" + "😀" * 99, b"x" + "😀".encode() * 62)):
+            self.assertEqual(reason_text(given), kept + b"...")
+        self.run_words("enqueue", "x")
+        for how in ("word", "list"):
+            lease = self.run_words("dequeue", "--lease", "60")[1].split("\t")[0]
+            if how == "word":
+                self.assertEqual(self.run_words("nack", "--reason", "ü" * 200, lease)[0], 0)
+            else:
+                self.assertEqual(self.execute([{"nack": lease, "reason": "ü" * 200}])[0], 0)
+            (message,) = json.loads(self.run_words("--json", "inspect")[1])
+            self.assertEqual(message["history"][-1]["text"], "ü" * 126 + "...")
+
+    # --- help
+
+    def test_help_says_what_is_true(self):
+        for words, text in (
+                (["nack"], "return to their old place at once, or with --delay or --backoff to the "
+                 "tail"),
+                (["enqueue"], "counted from when it is ready"),
+                (["enqueue"], "default: 0, which means the queue's setting"),
+                (["queues"], "(ready, delayed or leased) or were configured"),
+                (["peek"], "messages of a queue that are ready"),
+                (["inspect"], "first messages that are ready"),
+                (["redrive"], "hides what is behind"),
+                (["leases"], "stands still while nothing is written")):
+            with self.subTest(words):
+                self.assertIn(text, self.help_of(*words))
+
+    def test_what_that_help_says(self):
+        self.cluster._now_ms = lambda: 1_000
+        self.run_words("enqueue", "--delay", "10", "--ttl", "5", "late")
+        self.run_words("enqueue", "-q", "leased", "x")
+        self.run_words("dequeue", "-q", "leased", "--lease", "60")
+        self.run_words("configure", "-q", "told", "--ttl", "60")
+        self.assertEqual(self.run_words("queues")[1], "default\t0\nleased\t0\ntold\t0\n")
+        self.cluster._now_ms = lambda: 11_000
+        (message,) = json.loads(self.run_words("--json", "inspect")[1])
+        self.assertEqual(message["expires_in_ms"], 5_000)
+        self.run_words("enqueue", "-q", "told", "--ttl", "0", "x")
+        (message,) = json.loads(self.run_words("--json", "inspect", "-q", "told")[1])
+        self.assertEqual(message["expires_in_ms"], 60_000)
 
     # --- full queues
 
