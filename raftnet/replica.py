@@ -270,7 +270,16 @@ class Replica:
         self.actions.say("redirect" if code == ErrorCode.NOT_LEADER else "refusal",
                          "a client's request is refused: %s: %s", code.name, text)
         self.gateway.refuse(client, request_id, code, text,
-                            "" if self.leads else self.leader_address)
+                            "" if self.leads else self.leader_address or self._who_may_know())
+
+    def _who_may_know(self) -> str:
+        """Of a node that was removed, which hears of no leader: where a voter was, by its own log, a
+        different one each time. Else "": the client knows others itself."""
+        if self.raft is None or not self.is_removed:
+            return ""
+        voters = [self.address_of(node_id) for node_id in self.raft.membership.voters
+                  if node_id != self.node_id]
+        return voters[self.randint(0, len(voters) - 1)] if voters else ""
 
     def why_not_serving(self) -> tuple[ErrorCode, str] | None:
         """None where this node leads and may answer clients; else how to refuse."""

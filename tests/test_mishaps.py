@@ -91,6 +91,21 @@ class TestMoved(MovingCase):
         node = self.move(away, D, join=E)
         self.nodes.run_until(lambda: self.all_in(3) and D in voters(node))
 
+    def test_all_others_were_replaced_meanwhile(self):
+        # The simulator's seed 75500102: whoever it knows was removed, and knows who is a member.
+        away = self.follower()
+        self.nodes.kill(away)
+        self.pass_by(2_000)
+        for address in (D, E):
+            self.nodes.add(address)
+        self.change(joining.CHANGE_SET, away, D, E)
+        self.nodes.run_until(lambda: (leader := self.nodes.serving()) is not None
+                             and voters(leader) == {away, D, E})
+        self.pass_by(15_000)
+        node = self.move(away, F)
+        self.nodes.run_until(lambda: F in members(self.nodes.nodes[D]) and F in members(node))
+        self.assertEqual(voters(node), {F, D, E})
+
     def test_a_lone_founder_at_an_address_that_a_member_has_just_left(self):
         away = self.follower()
         self.nodes.kill(away)
