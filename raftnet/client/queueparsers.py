@@ -8,8 +8,10 @@ the same parsers.
 import argparse
 
 from raftnet.client import actions, arguments, kvactions, queueactions
+from raftnet.wire.kvcommands import ConditionKind
 
 QUEUE, QUEUE_NEEDED = 1, 2
+_STDIN = "- reads it from stdin, all of it, a newline at its end included"
 _JSON = """\
 FILE holds a list of operations, or {"when": [conditions], "do": [operations]}: all of them are
 done, where all conditions hold, or none. Times are in seconds, texts UTF-8.
@@ -187,9 +189,11 @@ def add_kv_commands(command) -> None:
     words = kv.add_subparsers(metavar="WORD", title="words", required=True)
     get = command("get", kvactions.get, "print a key's value; exit status 3 where it is absent",
                   within=words)
-    put = command("put", kvactions.put, "set a key; prints its new version", within=words)
+    put = command("put", kvactions.put, "set a key; prints its new version. With a condition that "
+                  "does not hold: the value that it has, and exit status 1", within=words)
     delete = command("delete", kvactions.delete, "remove a key; prints the version of the "
-                     "deletion; exit status 3 where it is absent", within=words)
+                     "deletion; exit status 3 where it is absent. With a condition that does not "
+                     "hold: the value that it has, and exit status 1", within=words)
     listing = command("list", kvactions.list_keys, "print key, tab, value of all keys that begin "
                       "with PREFIX, in byte order; exit status 3 where there are none",
                       within=words)
@@ -198,11 +202,66 @@ def add_kv_commands(command) -> None:
                   "version, or, with exit status 1, the value that it has instead", within=words)
     for added in (get, put, delete, cas):
         added.add_argument("key", metavar="KEY", type=arguments.key, help="1 to 255 bytes")
-    put.add_argument("value", metavar="VALUE", help="may be empty; - reads it from stdin")
-    cas.add_argument("old", metavar="OLD", help="the value that it must have")
-    cas.add_argument("new", metavar="NEW", help="the value that it gets")
+    put.add_argument("value", metavar="VALUE", help=f"may be empty; {_STDIN}")
+    cas.add_argument("old", metavar="OLD", action=_Value, help=f"the value that it must have; "
+                     f"{_STDIN}")
+    cas.add_argument("new", metavar="NEW", action=_Value, help="the value that it gets; - as "
+                     "there, one of the two")
     for added in (put, cas):
         added.add_argument("--ttl", metavar="S", type=arguments.ttl, default=0.0,
                            help="the key vanishes after S seconds (default: it stays)")
+    _add_conditions(put, delete)
+    _add_verbose(get, listing)
     for added in (get, listing):
         _add_local(added)
+
+
+def _add_conditions(put: argparse.ArgumentParser, delete: argparse.ArgumentParser) -> None:
+    only = put.add_mutually_exclusive_group()
+    only.add_argument("--if-absent", action=_Where, nargs=0, kind=ConditionKind.ABSENT,
+                      perform=kvactions.put_where, help="only where there is no such key")
+    only.add_argument("--if-version", metavar="N", action=_Where, type=arguments.number,
+                      kind=ConditionKind.VERSION, perform=kvactions.put_where,
+                      help="only where it has this version (0: where there is no such key)")
+    only = delete.add_mutually_exclusive_group()
+    only.add_argument("--if-value", metavar="V", action=_Where, kind=ConditionKind.EQUALS,
+                      perform=kvactions.delete_where, help="only where it has this value; "
+                      f"{_STDIN}")
+    only.add_argument("--if-version", metavar="N", action=_Where, type=arguments.positive,
+                      kind=ConditionKind.VERSION, perform=kvactions.delete_where,
+                      help="only where it has this version")
+
+
+def _add_verbose(get: argparse.ArgumentParser, listing: argparse.ArgumentParser) -> None:
+    get.add_argument("--verbose", action="store_true", help="print version, time to live that is "
+                     "left, and value, a line each, and on stderr the log index of all this, from "
+                     "which watch --from goes on without a gap. Of a key that expires, this and "
+                     "--json ask the time, which costs an entry in the log")
+    listing.add_argument("--verbose", action="store_true", help="print on stderr the log index "
+                         "from which watch --from goes on without a gap; with --json: an object "
+                         "of index and keys")
+
+
+class _Value(argparse.Action):
+    """A value, - for all of stdin. The prompt, which has none to give, refuses a - that it finds
+    as `value`."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values)
+        if values == "-":
+            namespace.value = values
+
+
+class _Where(argparse.Action):
+    """A condition: the command is another one then, so that nobody performs it without."""
+
+    def __init__(self, kind: ConditionKind, perform, **rest):
+        super().__init__(**rest)
+        self._kind = kind
+        self._perform = perform
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        namespace.condition = self._kind, values if self._kind != ConditionKind.ABSENT else None
+        namespace.action = self._perform
+        if values == "-":
+            namespace.value = values

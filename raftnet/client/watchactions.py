@@ -18,7 +18,10 @@ _LISTED = "listed"          # what a listing found, in the place of the type
 _TEXT = """print what changes, as it happens, an event a line: index, type, key, version, value.
 Types are put, deleted and expired; gone says that changes were missed, then follow all keys that
 are there as listed; of a queue only size: messages ready, leased, delayed, and bytes of the ready
-ones. A watch outlives its node and goes on at the next leader; it ends with Ctrl-C"""
+ones. A key begins with what it is now; a prefix begins with nothing, only changes follow: to have
+all keys first and no gap behind them, list them with kv list PREFIX --verbose, which says an index
+(so does kv get), then watch prefix PREFIX --from INDEX. A watch outlives its node and goes on at
+the next leader; it ends with Ctrl-C"""
 
 
 def add_commands(command) -> None:
@@ -28,8 +31,9 @@ def add_commands(command) -> None:
     parser.add_argument("name", metavar="NAME", help="of the key or queue, or the prefix of keys "
                         "('' for all)")
     parser.add_argument("--from", dest="from_index", metavar="INDEX", type=kinds.positive,
-                        default=0, help="the changes after this log entry first (default: a key "
-                        "as it is; a queue always as it is)")
+                        default=0, help="the changes after this log entry first, as kv list "
+                        "--verbose says one (default: a key as it is, of a prefix what comes; a "
+                        "queue always as it is)")
     parser.add_argument("--count", dest="events", metavar="N", type=kinds.positive, default=0,
                         help="end after so many events (default: never)")
     parser.add_argument("--local", metavar="ADDRESS", type=kinds.node_address,

@@ -203,8 +203,9 @@ class KeysTest(unittest.TestCase):
         self.assertEqual(self.run_words("kv", "put", "k", "-", given=b"\xff\n\0"), (0, "2\n", ""))
         self.assertEqual(self.run_words("kv", "get", "k")[1], "\udcff\n\0\n")
         found = json.loads(self.run_words("--json", "kv", "get", "k")[1])
-        self.assertEqual(found, {"key": "k", "version": 2, "value": "\\xff\n\0",
-                                 "value_base64": "/woA", "expires_ms": None})
+        self.assertEqual(found | {"index": 0}, {
+            "key": "k", "version": 2, "value": "\\xff\n\0", "value_base64": "/woA",
+            "expires_ms": None, "expires_in_s": None, "index": 0})
         self.assertEqual(self.run_words("kv", "put", "k", ""), (0, "3\n", ""))
         self.assertEqual(self.run_words("kv", "get", "k"), (0, "\n", ""))
         self.assertEqual(self.run_words("kv", "delete", "k"), (0, "4\n", ""))
@@ -244,7 +245,8 @@ class KeysTest(unittest.TestCase):
                              "b1\tb1 value\nb2\tb2 value\nb3\tb3 value\n")
         self.assertEqual(len(self.run_words("kv", "list")[1].splitlines()), 5)
         self.assertEqual(json.loads(self.run_words("--json", "kv", "list", "c")[1]),
-                         [{"key": "c", "version": 5, "value": "c value"}])
+                         [{"key": "c", "version": 5, "value": "c value",
+                           "index": len(self.cluster.entries)}])
         self.assertEqual(self.run_words("kv", "list", "z"), (3, "", ""))
 
     def execute(self, document: object) -> tuple[int, list, str]:

@@ -1,5 +1,6 @@
 """mqclient watch against real nodes, of which the leader is killed."""
 
+import json
 import os
 import select
 import subprocess
@@ -61,6 +62,20 @@ class Processes(unittest.TestCase):
             while (size := self.line(sizes))[3] != b"1":
                 self.assertEqual(size[1:4], [b"size", b"q", b"0"])
             self.assertEqual(size[4], b"leased 0 delayed 0 bytes 5")
+
+    def test_a_listing_then_a_watch_without_a_gap(self):
+        program = [sys.executable, os.path.join(ROOT, "mqclient.py"), "-s", ",".join(self.servers)]
+        help_text = subprocess.run([*program, "watch", "--help"], capture_output=True, check=True)
+        self.assertIn(b"kv list PREFIX --verbose", b" ".join(help_text.stdout.split()))
+        with Client(self.servers) as client:
+            client.kv_put("p/1", "1")
+            listed = subprocess.run([*program, "--json", "kv", "list", "p/", "--verbose"],
+                                    capture_output=True, check=True, timeout=LIMIT_S)
+            found = json.loads(listed.stdout)
+            self.assertEqual([item["key"] for item in found["keys"]], ["p/1"])
+            client.kv_put("p/2", "2")       # behind the listing, before the watch
+            process = self.watch("prefix", "p/", "--from", str(found["index"]))
+            self.assertEqual(self.line(process)[1:], [b"put", b"p/2", b"2", b"2"])
 
 
 if __name__ == "__main__":
