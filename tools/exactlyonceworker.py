@@ -41,13 +41,14 @@ def move(client: Client, messages: list[LeasedMessage]) -> tuple[int, int]:
     numbers = [message.text for message in messages]
     conflicts = 0
     while True:
-        known = client.kv_get(SUM)
-        total = int(known.value) + sum(map(int, numbers))
+        known = client.kv_get(SUM)          # None: there is no such key yet
+        total = sum(map(int, numbers)) + (int(known.value) if known else 0)
+        still = {"version": known.version} if known else {"absent": True}
         try:
             client.execute([{"ack": receipts},
                             {"enqueue": TARGET, "messages": numbers},
                             {"put": SUM, "value": str(total)}],
-                           when=[{"kv": SUM, "version": known.version}])
+                           when=[{"kv": SUM} | still])
             return len(numbers), conflicts
         except StateRefusedError as refusal:
             if refusal.status != Status.CONFLICT:
