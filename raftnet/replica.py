@@ -273,8 +273,8 @@ class Replica:
                             "" if self.leads else self.leader_address or self._who_may_know())
 
     def _who_may_know(self) -> str:
-        """Of a node that was removed, which hears of no leader: where a voter was, by its own log, a
-        different one each time. Else "": the client knows others itself."""
+        """Of a node that was removed, which hears of no leader: where a voter was, by its own log,
+        another one each time. Else "": the client knows others itself."""
         if self.raft is None or not self.is_removed:
             return ""
         voters = [self.address_of(node_id) for node_id in self.raft.membership.voters

@@ -25,7 +25,7 @@ from raftnet.config import MachineConfig
 from raftnet.errors import MalformedError, RaftnetError
 from raftnet.wire import commands, kvcommands, queuecommands, requests
 from raftnet.wire.frames import Kind, encode_frame
-from raftnet.wire.kvcommands import Condition, ConditionKind
+from raftnet.wire.kvcommands import NO_CONDITION, Condition, ConditionKind
 from raftnet.wire.joining import CHANGE_REMOVE, CHANGE_SET, CHANGE_TRANSFER, encode_change
 from raftnet.wire.snapshots import PART_BYTES_MAX, encode_read_snapshot, encode_take_snapshot
 from raftnet.wire.watches import encode_watch
@@ -141,20 +141,33 @@ def _redrive(words: argparse.Namespace) -> tuple[int, bytes]:
 
 
 def _put(words: argparse.Namespace) -> tuple[int, bytes]:
-    return _request(words, [kvcommands.encode_kv_put(
-        operations.key_name(words.key), kvactions.value_given(words.value),
-        operations.milliseconds(words.ttl, "--ttl"))])
+    return _put_value(words, words.value, NO_CONDITION)
+
+
+def _put_where(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _put_value(words, words.value, kvactions.condition_given(words))
 
 
 def _cas(words: argparse.Namespace) -> tuple[int, bytes]:
-    condition = Condition(ConditionKind.EQUALS, operations.message_data(words.old))
+    if words.old == words.new == "-":
+        raise MalformedError("OLD and NEW cannot both be read from stdin")
+    return _put_value(words, words.new, Condition(ConditionKind.EQUALS,
+                                                  kvactions.value_given(words.old)))
+
+
+def _put_value(words: argparse.Namespace, value: str, condition: Condition) -> tuple[int, bytes]:
     return _request(words, [kvcommands.encode_kv_put(
-        operations.key_name(words.key), operations.message_data(words.new),
+        operations.key_name(words.key), kvactions.value_given(value),
         operations.milliseconds(words.ttl, "--ttl"), condition)])
 
 
 def _delete_key(words: argparse.Namespace) -> tuple[int, bytes]:
     return _request(words, [kvcommands.encode_kv_delete(operations.key_name(words.key))])
+
+
+def _delete_where(words: argparse.Namespace) -> tuple[int, bytes]:
+    return _request(words, [kvcommands.encode_kv_delete(
+        operations.key_name(words.key), kvactions.condition_given(words))])
 
 
 def _execute(words: argparse.Namespace) -> tuple[int, bytes]:
@@ -264,7 +277,9 @@ _ENCODERS = {
     queueactions.inspect: _inspect,
     kvactions.get: _get,
     kvactions.put: _put,
+    kvactions.put_where: _put_where,
     kvactions.delete: _delete_key,
+    kvactions.delete_where: _delete_where,
     kvactions.list_keys: _list_keys,
     kvactions.cas: _cas,
     watchactions.watch: _watch,

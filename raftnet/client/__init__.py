@@ -10,8 +10,9 @@ Watching keys and queues: watching.py.
 
 from raftnet.client.backup import HeldSnapshot
 from raftnet.client.changes import Changed
-from raftnet.client.client import Client, Queue
+from raftnet.client.client import Client
 from raftnet.client.operations import Message, QueueSize
+from raftnet.client.queue import Moved, Queue
 from raftnet.client.receipts import LeasedMessage, Receipt
 from raftnet.client.transactions import Enqueued, Purged
 from raftnet.errors import (DiskFullError, ErrorCode, MalformedError, NoAnswerError, RaftnetError,
@@ -28,6 +29,6 @@ __all__ = [
     "Changed", "Client", "Condition", "ConditionKind", "Description", "DiskFullError", "Enqueued",
     "Entry", "EntryKind", "ErrorCode", "Event", "HeldSnapshot", "Inspected",
     "KvItem", "LeaseUnderWay", "LeasedMessage", "MalformedError", "MemberStatus", "Message",
-    "NO_CONDITION", "NoAnswerError", "NodeStatus", "Outcome", "Overflow", "Purged", "Queue",
+    "Moved", "NO_CONDITION", "NoAnswerError", "NodeStatus", "Outcome", "Overflow", "Purged", "Queue",
     "QueueSize", "RaftnetError", "Reason", "Receipt", "RefusedError", "Setting",
     "StateRefusedError", "Status", "StorageError"]

@@ -90,7 +90,8 @@ class Client:
         return Queue(self, name)
 
     def queues(self, local: str | None = None) -> list[tuple[str, int]]:
-        """(name, messages) of every queue that holds messages, in order of their names."""
+        """(name, ready messages) of every queue that holds messages, ready or not, or was
+        configured, in order of their names."""
         found: list[tuple[bytes, int]] = []
         after = b""
         while True:
@@ -123,7 +124,7 @@ class Client:
         the queue's back-off, longer with each delivery. `reason` stands in their history."""
         delay_ms = None if delay_s is None else operations.milliseconds(delay_s, "delay")
         return self._settle(queuecommands.encode_nack(receipts.parse_receipts(receipts_), delay_ms,
-                                                      operations.short_text(reason, "reason")))
+                                                      operations.reason_text(reason)))
 
     def extend(self, receipts_: Receipt | list[Receipt], lease_s: float) -> list[Outcome]:
         """The leases end `lease_s` seconds from now, whenever they would have."""

@@ -110,7 +110,7 @@ def outcome_object(outcome: object) -> dict:
     if outcome is None:
         return {"absent": True}
     if isinstance(outcome, Purged):
-        return {"removed": int(outcome)}
+        return {"removed": int(outcome), "left": outcome.left}
     if isinstance(outcome, int):
         return {"version": outcome}
     if isinstance(outcome, tuple):

@@ -139,7 +139,8 @@ class Promises:
         if known is not None and known.term > term:
             self._votes.setdefault(vote, to)
         if self._votes.get(vote) != to:
-            raise InvariantError(f"a vote is told once it is durable: {node.address} in term {term}")
+            raise InvariantError(
+                f"a vote is told once it is durable: {node.address} in term {term}")
 
     def reopened(self, address: str, store, cluster_id: bytes | None) -> None:
         """A promise's entries survive any crash after it, and so do term and vote. `cluster_id`:

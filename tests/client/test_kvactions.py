@@ -16,7 +16,6 @@ from raftnet.wire import commands
 from raftnet.wire.frames import Kind
 from tests.client import test_commandline
 from tests.client.fakenode import Refuse
-from tools import encode
 
 CONFLICT = "mqclient: CONFLICT: the key {}: nothing was done; get it and decide anew\n"
 
@@ -84,13 +83,6 @@ class Conditions(KvCase):
             with self.subTest(words):
                 self.assertEqual(self.kv(*words)[0], 2)
         self.assertEqual(self.cluster.bodies, [])
-
-    def test_who_knows_no_conditions_does_not_perform_without(self):
-        for words in (["put", "k", "v", "--if-absent"], ["delete", "k", "--if-value", "v"]):
-            with self.subTest(words), mock.patch("sys.stderr", io.StringIO()) as err:
-                with self.assertRaises(SystemExit):
-                    encode.encode(encode.parse(["kv", *words]))
-                self.assertIn("mqclient", err.getvalue())
 
     def test_in_the_library(self):
         with Client([self.follower.address]) as client:

@@ -79,7 +79,9 @@ NEWER_WORDS = [
     (["inspect", "--local", "h:1"], "READ id 1: local inspect default limit 10"),
     (["kv", "get", "k"], "READ id 1: kv_get k"),
     (["kv", "put", "k", "v", "--ttl", "5"], f'{_NONE}kv_put k "v" ttl 5000 ms'),
+    (["kv", "put", "k", "v", "--if-version", "0"], f'{_NONE}kv_put k "v" if absent'),
     (["kv", "delete", "k"], f"{_NONE}kv_delete k"),
+    (["kv", "delete", "k", "--if-version", "7"], f"{_NONE}kv_delete k if version 7"),
     (["kv", "list", "p"], "READ id 1: kv_list prefix p limit 1000"),
     (["kv", "cas", "k", "1", "2"], f'{_NONE}kv_put k "2" if equals "1"'),
 ]
