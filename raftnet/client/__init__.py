@@ -26,9 +26,9 @@ from raftnet.wire.queueresults import (Description, Event, Inspected, LeaseUnder
 from raftnet.wire.requests import MemberStatus, NodeStatus
 
 __all__ = [
-    "Changed", "Client", "Condition", "ConditionKind", "Description", "DiskFullError", "Enqueued",
-    "Entry", "EntryKind", "ErrorCode", "Event", "HeldSnapshot", "Inspected",
+    "Changed", "Client", "Condition", "ConditionKind", "Description", "DiskFullError",
+    "Enqueued", "Entry", "EntryKind", "ErrorCode", "Event", "HeldSnapshot", "Inspected",
     "KvItem", "LeaseUnderWay", "LeasedMessage", "MalformedError", "MemberStatus", "Message",
-    "Moved", "NO_CONDITION", "NoAnswerError", "NodeStatus", "Outcome", "Overflow", "Purged", "Queue",
-    "QueueSize", "RaftnetError", "Reason", "Receipt", "RefusedError", "Setting",
+    "Moved", "NO_CONDITION", "NoAnswerError", "NodeStatus", "Outcome", "Overflow", "Purged",
+    "Queue", "QueueSize", "RaftnetError", "Reason", "Receipt", "RefusedError", "Setting",
     "StateRefusedError", "Status", "StorageError"]
