@@ -56,7 +56,7 @@ def encode(words: argparse.Namespace) -> tuple[int, bytes]:
 
 
 def _request(words: argparse.Namespace, pieces: list[bytes], waits: bool = False) -> tuple:
-    session, first = getattr(words, "resume", None) or (requests.NO_SESSION, 1)
+    session, first, *_ = getattr(words, "resume", None) or (requests.NO_SESSION, 1)
     if waits and session == requests.NO_SESSION:
         session = os.urandom(requests.SESSION_BYTES)
     return Kind.REQUEST, requests.encode_request(session, first, first - 1, pieces)

@@ -2,23 +2,23 @@
 
 Rules: a function prints what its command found and lets errors pass; commandline.py turns them into
 a line and an exit status. Shared by the command line and the prompt. Commands about the cluster
-itself: memberactions.py.
+itself: memberactions.py; enqueue from stdin: lineactions.py.
 """
 
 import argparse
 import json
-import sys
-import time
-from collections.abc import Iterator
 
 from raftnet.client import queueactions
+from raftnet.client.arguments import means_stdin
 from raftnet.client.client import Client, Queue
 from raftnet.client.entries import entry_commands, entry_lines
-from raftnet.client.lineinput import read_lines
+from raftnet.client.lineactions import enqueue_lines
+from raftnet.client.lineinput import read_all
 from raftnet.client.operations import message_data, to_bytes
 from raftnet.client.output import Output, outcome_object
+from raftnet.client.session import request_checksum
 from raftnet.client.transactions import Enqueued, json_object, split_document
-from raftnet.errors import MalformedError, NoAnswerError, RefusedError, StateRefusedError
+from raftnet.errors import MalformedError
 from raftnet.raft.entry import EntryKind
 
 DONE, REFUSED, WRONG_ARGUMENTS, NOTHING_THERE, NO_ANSWER = 0, 1, 2, 3, 4
@@ -26,32 +26,34 @@ DONE, REFUSED, WRONG_ARGUMENTS, NOTHING_THERE, NO_ANSWER = 0, 1, 2, 3, 4
 # the same requests again.
 REQUEST_MESSAGES_MAX = 1_000
 REQUEST_MESSAGE_BYTES_MAX = 256 * 1024
-PROGRESS_S = 1.0
 EXECUTE_FILE_BYTES_MAX = 16 * 1024 * 1024
 
 
 def enqueue(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Messages from the arguments, or with `-` from stdin."""
     queue = client.queue(arguments.queue)
-    if arguments.message == ["-"]:
+    if any(map(means_stdin, arguments.message)):
+        if len(arguments.message) > 1:
+            raise MalformedError("- reads stdin and stands alone; a message that is - goes behind "
+                                 "--: enqueue -- - ...")
         if arguments.resume is not None:
             raise MalformedError("--resume needs the messages as arguments, not -")
         if arguments.dedup is not None:
             raise MalformedError("--dedup needs its message as an argument, not -")
-        return _enqueue_lines(queue, arguments, output)
+        return enqueue_lines(queue, arguments, output)
     if arguments.dedup is not None and len(arguments.message) > 1:
         raise MalformedError("--dedup is the id of one message: give them one by one")
     requests = _cut([message_data(to_bytes(message)) for message in arguments.message])
-    # each request before the resumed one was answered, or there would have been none to resume
-    first = 0 if arguments.resume is None else arguments.resume[1] - 1
-    if first >= len(requests):
-        raise MalformedError(f"--resume: these messages make {len(requests)} requests; give the "
-                             "same arguments as before")
+    options = (arguments.priority, arguments.delay, arguments.ttl,
+               None if arguments.dedup is None else [arguments.dedup])
+    first = 0
+    if arguments.resume is not None:
+        first = _resumed_place(arguments.resume, [queue.enqueue_command(request, *options)
+                                                  for request in requests])
     found: list[int] = []
     duplicates = []
     for request in requests[first:]:
-        ids = queue.enqueue_batch(request, arguments.priority, arguments.delay, arguments.ttl,
-                                  None if arguments.dedup is None else [arguments.dedup])
+        ids = queue.enqueue_batch(request, *options)
         found += ids
         duplicates += ids.duplicates if isinstance(ids, Enqueued) else []
         if not output.as_json:
@@ -76,51 +78,21 @@ def _cut(messages: list[bytes]) -> list[list[bytes]]:
     return requests
 
 
-def _enqueue_lines(queue: Queue, arguments: argparse.Namespace, output: Output) -> int:
-    read = done = 0
-    last = time.monotonic()
-    shown = output.stderr.isatty() and not output.stdout.isatty()
-    waiting: list[str] = []         # ids that are not printed yet
-
-    def lines() -> Iterator[bytes | None]:
-        """Stdin's lines; prints the ids that came before input is waited for, or when many."""
-        nonlocal read
-        try:
-            for line in read_lines(sys.stdin.fileno()):
-                read += line is not None
-                yield line
-                if line is None or len(waiting) >= REQUEST_MESSAGES_MAX:
-                    _flush(waiting, output)
-        except RefusedError:
-            yield None              # the lines before the refused one are enqueued all the same
-            raise
-
-    try:
-        for message_id in queue.enqueue_stream(lines(), arguments.priority, arguments.delay,
-                                               arguments.ttl):
-            waiting.append(str(message_id))
-            done += 1
-            if shown and done % REQUEST_MESSAGES_MAX == 0 and time.monotonic() - last > PROGRESS_S:
-                last = time.monotonic()
-                output.say(f"{done} messages enqueued")
-    except StateRefusedError as error:
-        behind = f"; lines behind it, up to {read}, may be" if read > done + 1 else ""
-        output.say(f"lines 1 to {done} are enqueued, line {done + 1} is not{behind}")
-        raise
-    except NoAnswerError as error:
-        # the requests were cut by what stdin gave when, which cannot be repeated: no resume
-        behind = "surely not enqueued" if error.known else "possibly enqueued"
-        raise NoAnswerError(f"{error}; lines 1 to {done} are enqueued, lines {done + 1} to {read} "
-                            f"are {behind}", error.known) from error
-    finally:
-        _flush(waiting, output)
-    return DONE
-
-
-def _flush(waiting: list[str], output: Output) -> None:
-    if waiting:
-        output.lines(waiting)
-        waiting.clear()
+def _resumed_place(resume: tuple[bytes, int, int | None], commands: list[bytes]) -> int:
+    """Which request of one command is the earlier one. Each before it was answered, or there would
+    have been none to resume."""
+    _, sequence, checksum = resume
+    if checksum is None:
+        places = [sequence - 1] if sequence <= len(commands) else []
+    else:
+        places = [place for place, command in enumerate(commands)
+                  if request_checksum(command) == checksum]
+        if sequence - 1 in places:      # always, unless it was the prompt, whose session goes on
+            places = [sequence - 1]
+    if len(places) != 1:
+        raise MalformedError(f"--resume: none of the {len(commands)} requests of these messages is "
+                             "the earlier one: give the same arguments as before")
+    return places[0]
 
 
 def dequeue(client: Client, arguments: argparse.Namespace, output: Output) -> int:
@@ -188,7 +160,7 @@ def read_document(name: str) -> object:
 def _read_file(name: str) -> bytes:
     try:
         if name == "-":
-            data = sys.stdin.buffer.read(EXECUTE_FILE_BYTES_MAX + 1)
+            data = read_all(EXECUTE_FILE_BYTES_MAX)
         else:
             with open(name, "rb") as file:
                 data = file.read(EXECUTE_FILE_BYTES_MAX + 1)

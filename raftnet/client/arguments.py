@@ -14,6 +14,24 @@ from raftnet.wire.address import format_address, parse_address
 from raftnet.wire.requests import INTERNAL_SESSION, NO_SESSION, SESSION_BYTES
 
 SEQUENCE_MAX = 2 ** 64 - 1
+CHECKSUM_DIGITS = 8
+
+
+class Literal(str):
+    """A word that stood behind --: it means what it says, also where it says -."""
+
+
+def mark_literals(words: list[str]) -> list[str]:
+    """The same words, those behind the first -- as Literal."""
+    if "--" not in words:
+        return words
+    place = words.index("--") + 1
+    return words[:place] + [Literal(word) for word in words[place:]]
+
+
+def means_stdin(word: str) -> bool:
+    """Whether it is a - that was not given behind --."""
+    return word == "-" and not isinstance(word, Literal)
 
 
 def server_list(text: str) -> list[str]:
@@ -69,6 +87,13 @@ def receipt(text: str) -> str:
         return format_receipt(*parse_receipt(text))
     except MalformedError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def dedup_id(text: str) -> str:
+    """A deduplication id."""
+    if not text:
+        raise argparse.ArgumentTypeError("an id is not empty")
+    return text
 
 
 def duration(text: str) -> float:
@@ -153,13 +178,19 @@ def _whole(text: str, least: int, most: int, words: str) -> int:
     return int(text[:21])
 
 
-def resumed(text: str) -> tuple[bytes, int]:
-    """SESSION:SEQUENCE."""
+def resumed(text: str) -> tuple[bytes, int, int | None]:
+    """SESSION:SEQUENCE:CHECKSUM, or without the last; a checksum tells other requests apart."""
     session, _, sequence = text.partition(":")
+    sequence, colon, checksum = sequence.partition(":")
     try:
         data = bytes.fromhex(session)
     except ValueError:
         data = b""
     if len(data) != SESSION_BYTES or data in (NO_SESSION, INTERNAL_SESSION):
         raise argparse.ArgumentTypeError("32 hexadecimal digits, a colon and a number are needed")
-    return data, positive(sequence)
+    if not colon:
+        return data, positive(sequence), None
+    if len(checksum) != CHECKSUM_DIGITS or not set(checksum) <= set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{checksum!r}: {CHECKSUM_DIGITS} hexadecimal digits are "
+                                         "needed behind the second colon")
+    return data, positive(sequence), int(checksum, 16)

@@ -10,32 +10,32 @@ gives it back.
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from raftnet.client import operations, receipts
 from raftnet.client.backup import Backups, HeldSnapshot
 from raftnet.client.changes import Changed, Changes, Progress
 from raftnet.client.connection import clock
 from raftnet.client.link import Link, Read, ask_node
-from raftnet.client.queue import Queue
+from raftnet.client.queue import LENGTH_BYTES, Queue
 from raftnet.client.receipts import Receipt
-from raftnet.client.session import ClientSession
+from raftnet.client.session import ClientSession, request_checksum
 from raftnet.client.transactions import decode_outcomes, encode_list
-from raftnet.errors import RaftnetError
+from raftnet.errors import MalformedError, RaftnetError, RefusedError
 from raftnet.raft.entry import Entry, decode_entries
 from raftnet.wire import commands, kvcommands, queuecommands, queueresults, requests
-from raftnet.wire.commands import Status
+from raftnet.wire.commands import Operation, Status
 from raftnet.wire.frames import Kind
 from raftnet.wire.kvcommands import NO_CONDITION, Condition, KvItem
 from raftnet.wire.queueresults import Outcome
-from raftnet.wire.requests import MemberStatus, NodeStatus
+from raftnet.wire.requests import MemberStatus, NodeStatus, Reply
 
 TIMEOUT_S = 30.0
 CLOSE_S = 1.0               # spent at most on telling the leader that the sessions are done
 SESSION_IDLE_S = 300.0      # a session unused for longer is not used again: they expire after 600
 QUEUES_PAGE = 1_000
 KEYS_PAGE = 1_000
-LENGTH_BYTES = 4            # of a command, before its operation
 LOG_PAGE = 10_000
 
 
@@ -44,11 +44,13 @@ class Client:
 
     `redirect` False asks the first server only. `resume` (session, sequence) puts the first
     request under that session: asking again for an outcome that a NoAnswerError left unknown
-    needs the same call with the same arguments, within minutes. A context manager.
+    needs the same call with the same arguments, within minutes. Another one raises MalformedError,
+    and leaves the kept reply alone, wherever the reply's form tells it; with a third number, the
+    checksum that `resume_token` ends with, always, and before anything is sent. A context manager.
     """
 
     def __init__(self, servers: list[str], timeout_s: float = TIMEOUT_S, redirect: bool = True,
-                 resume: tuple[bytes, int] | None = None):
+                 resume: tuple[bytes, int] | tuple[bytes, int, int | None] | None = None):
         if isinstance(servers, str):
             servers = servers.split(",")
         self.timeout_s = timeout_s
@@ -59,9 +61,16 @@ class Client:
         self._request_ids = itertools.count(1)
         self._idle: list[tuple[ClientSession, float]] = []  # and when it was last used, seconds
         self._streams: list[ClientSession] = []             # of enqueue_stream, under way
-        if resume is not None:
-            session = ClientSession(*resume, self._request_ids, resumed=True)
-            self._idle.append((session, clock()))
+        self._newest: tuple[bytes, int, bytes] | None = None    # see resume_token
+        self._resume = None if resume is None else (*resume, None)[:3]
+        self._resumed: ClientSession | None = None          # until an answer under it fits
+        self._open_resumed()
+
+    def _open_resumed(self) -> None:
+        if self._resume is not None:
+            session, sequence, _ = self._resume
+            self._resumed = ClientSession(session, sequence, self._request_ids, resumed=True)
+            self._idle.append((self._resumed, clock()))
 
     def __enter__(self) -> "Client":
         return self
@@ -75,13 +84,34 @@ class Client:
         # best effort: a session that is not closed expires by itself
         with contextlib.suppress(RaftnetError):
             for session, used in self._idle:
-                if session.acknowledged == 0 or clock() - used > SESSION_IDLE_S:
+                if (session is self._resumed or session.acknowledged == 0
+                        or clock() - used > SESSION_IDLE_S):
                     continue
                 session.submit(commands.encode_close())
                 while session.unanswered and self._link.connection is not None:
                     self._link.turn(session, deadline)
         self._idle.clear()
         self._link.close()
+
+    # --- asking again
+
+    @property
+    def resume_token(self) -> str | None:
+        """`session:sequence:checksum` of the newest request that changes something and can be asked
+        about again, whatever became of it; None where there is none."""
+        if self._newest is None:
+            return None
+        session, sequence, marked = self._newest
+        return f"{session.hex()}:{sequence}:{request_checksum(marked):08x}"
+
+    def forget_token(self) -> None:
+        """From here on `resume_token` is about requests that follow."""
+        self._newest = None
+
+    def keep_replies(self) -> None:
+        """Let the cluster keep the replies until the sessions expire, 10 minutes: whoever lost the
+        newest one can ask again (`resume_token`)."""
+        self._idle.clear()
 
     # --- queues
 
@@ -97,10 +127,18 @@ class Client:
         while True:
             status, payload = self._read(commands.encode_queues(after, QUEUES_PAGE), local)
             page = commands.decode_queue_list(payload) if status == Status.OK else []
-            found += page
-            if len(page) < QUEUES_PAGE:
+            if not page:            # a page may end early: only one without any is the last
                 return [(name.decode("utf-8", "surrogateescape"), size) for name, size in found]
             after = page[-1][0]
+            if len(page) > 1 or page[0][1] or self._is_listed(after, local):
+                found += page
+
+    def _is_listed(self, name: bytes, local: str | None) -> bool:
+        """Whether a queue without ready messages that came alone belongs into the list; else it is
+        only there to be read on from."""
+        _, payload = self._read(queuecommands.encode_describe(name), local)
+        found = queueresults.decode_describe_result(payload)
+        return bool(found.configured or found.ready or found.leased or found.delayed)
 
     def execute(self, operations_: list[dict], when: list[dict] | None = None) -> list:
         """All of the operations (transactions.py), atomically, where all conditions of `when`
@@ -109,32 +147,39 @@ class Client:
         absent key. Raises MalformedError for a list that is none, and StateRefusedError, with
         nothing done, where a condition does not hold, a receipt is stale, or a queue is full."""
         command, readers = encode_list(operations_, when)
-        _, payload = self._call(command)
-        return decode_outcomes(payload, readers)
+        return self._call(command, lambda _, payload: decode_outcomes(payload, readers))
 
     # --- leased messages; an outcome for each receipt, which are all tried
 
     def ack(self, receipts_: Receipt | list[Receipt]) -> list[Outcome]:
         """The messages are done with, and gone."""
-        return self._settle(queuecommands.encode_ack(receipts.parse_receipts(receipts_)))
+        pairs = receipts.parse_receipts(receipts_)
+        return self._settle(queuecommands.encode_ack(pairs), len(pairs))
 
     def nack(self, receipts_: Receipt | list[Receipt], delay_s: float | None = 0.0,
              reason: str = "") -> list[Outcome]:
         """The messages come back after `delay_s`, at once to the head of their queue; None: after
         the queue's back-off, longer with each delivery. `reason` stands in their history."""
         delay_ms = None if delay_s is None else operations.milliseconds(delay_s, "delay")
-        return self._settle(queuecommands.encode_nack(receipts.parse_receipts(receipts_), delay_ms,
-                                                      operations.reason_text(reason)))
+        pairs = receipts.parse_receipts(receipts_)
+        return self._settle(queuecommands.encode_nack(
+            pairs, delay_ms, operations.reason_text(reason)), len(pairs))
 
     def extend(self, receipts_: Receipt | list[Receipt], lease_s: float) -> list[Outcome]:
         """The leases end `lease_s` seconds from now, whenever they would have."""
+        pairs = receipts.parse_receipts(receipts_)
         return self._settle(queuecommands.encode_extend(
-            receipts.parse_receipts(receipts_), operations.milliseconds(lease_s, "lease")))
+            pairs, operations.milliseconds(lease_s, "lease")), len(pairs))
 
-    def _settle(self, command: bytes) -> list[Outcome]:
+    def _settle(self, command: bytes, count: int) -> list[Outcome]:
+        def read(_: int, payload: bytes) -> list[Outcome]:
+            found = queueresults.decode_outcomes_result(payload)
+            if len(found) != count or max(found) > max(Outcome):
+                raise MalformedError(f"{len(found)} outcomes for {count} receipts")
+            return list(map(Outcome, found))
+
         operations.check_request_bytes(len(command))
-        _, payload = self._call(command)
-        return list(map(Outcome, queueresults.decode_outcomes_result(payload)))
+        return self._call(command, read)
 
     # --- keys (1 to 255 bytes) and values (bytes, as large as a message); str is UTF-8
 
@@ -150,13 +195,13 @@ class Client:
         command = kvcommands.encode_kv_put(
             operations.key_name(key), operations.message_data(value),
             operations.milliseconds(ttl_s, "ttl"), condition)
-        return kvcommands.decode_version_result(self._call(command)[1])
+        return self._call(command, lambda _, payload: kvcommands.decode_version_result(payload))
 
     def kv_delete(self, key: str | bytes, condition: Condition = NO_CONDITION) -> int | None:
         """Remove the key; returns the deletion's version, None where it was absent."""
-        status, payload = self._call(kvcommands.encode_kv_delete(operations.key_name(key),
-                                                                 condition))
-        return kvcommands.decode_version_result(payload) if status == Status.OK else None
+        command = kvcommands.encode_kv_delete(operations.key_name(key), condition)
+        return self._call(command, lambda status, payload: kvcommands.decode_version_result(payload)
+                          if status == Status.OK else None)
 
     def kv_list(self, prefix: str | bytes = b"",
                 local: str | None = None) -> Iterator[tuple[bytes, int, bytes]]:
@@ -262,18 +307,41 @@ class Client:
 
     # --- one request
 
-    def _call(self, command: bytes, wait_s: float = 0.0) -> tuple[int, bytes]:
-        """(status, payload) of one command; an enqueue's payload is its first id always."""
+    def _call(self, command: bytes, read: Callable[[int, bytes], Any], wait_s: float = 0.0,
+              marked: bytes | None = None) -> Any:
+        """What `read` makes of one command's status and payload; an enqueue's payload is its first
+        id always. `wait_s`: how long it may wait at the node. `marked`: the command without what
+        may be another when it is resumed. `read` raises MalformedError for what does not fit."""
         session = self._take_session()
+        marked = command if marked is None else marked
+        self._newest = session.session, session.next_sequence, marked
+        resumed = session is self._resumed
+        if resumed and self._resume[2] not in (None, request_checksum(marked)):
+            self._open_resumed()
+            raise MalformedError("that is not the earlier request: the same command with the same "
+                                 "arguments is needed; nothing was sent, what is kept stays")
         session.submit(command)
-        self._run(session, clock() + wait_s + self.timeout_s)
+        self._run(session, clock() + wait_s + self.timeout_s, wait_s > 0)
         (reply,) = session.take_answers()
+        try:
+            found = _read_result(reply, command[LENGTH_BYTES], read)
+        except MalformedError as error:
+            # the session is not used again: the next request would acknowledge that reply
+            if not resumed:
+                raise
+            self._open_resumed()
+            raise MalformedError("that is not the earlier request: its reply does not fit, and "
+                                 f"stays where it is ({error})") from error
+        except RefusedError:
+            self._give_back(session)
+            raise
+        self._give_back(session)
+        return found
+
+    def _give_back(self, session: ClientSession) -> None:
+        if session is self._resumed:
+            self._resumed = self._resume = None
         self._idle.append((session, clock()))
-        if reply.first_message_id is not None:
-            return Status.OK, commands.encode_enqueue_result(reply.first_message_id)
-        status, payload = reply.results[0]
-        operations.check_status(status, payload, command[LENGTH_BYTES])
-        return status, payload
 
     def _read(self, command: bytes, local: str | None = None) -> tuple[int, bytes]:
         """(status, payload) of a reading command: linearizable, or what the node at the address
@@ -292,11 +360,14 @@ class Client:
         self._run(read, clock() + self.timeout_s)
         return read.answer
 
-    def _run(self, exchange, deadline: float) -> None:
+    def _run(self, exchange, deadline: float, waits: bool = False) -> None:
         for stream in self._streams:        # a frame is given to one exchange only, so end these
             if stream is not exchange:
                 self._link.finish(stream, deadline)
-        self._link.finish(exchange, deadline)
+        while exchange.unanswered:
+            self._link.turn(exchange, deadline)
+            if waits:
+                exchange.heard(self._link.heard_at)
 
     def _take_session(self) -> ClientSession:
         """A session with nothing unanswered; whoever fails with it does not give it back."""
@@ -305,3 +376,15 @@ class Client:
             if clock() - used < SESSION_IDLE_S:
                 return session
         return ClientSession(request_ids=self._request_ids)
+
+
+def _read_result(reply: Reply, operation: int, read: Callable[[int, bytes], Any]) -> Any:
+    """What `read` makes of a reply to one command; raises RefusedError, or MalformedError where it
+    is a reply to something else."""
+    if reply.first_message_id is not None:
+        if operation != Operation.ENQUEUE:
+            raise MalformedError("the reply to an enqueue")
+        return read(Status.OK, commands.encode_enqueue_result(reply.first_message_id))
+    status, payload = reply.results[0]
+    operations.check_status(status, payload, operation)
+    return read(status, payload)

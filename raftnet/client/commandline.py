@@ -23,6 +23,7 @@ SERVERS_VARIABLE = "RAFTNET_SERVERS"
 SERVERS_DEFAULT = "127.0.0.1:5001,127.0.0.1:5002,127.0.0.1:5003"
 QUEUE_DEFAULT = "default"
 INTERRUPTED, PIPE_CLOSED = 130, 141         # what shells report for SIGINT and SIGPIPE
+_TAKE_TEXT = {"enqueue", "put", "cas"}      # commands with words that may be anything
 
 _EXIT = """exit status: 0 done; 1 refused, with the reason; 2 wrong arguments; 3 nothing there;
 4 no answer in time (the line says whether the outcome is known, and how to resume)"""
@@ -31,31 +32,33 @@ _EXIT = """exit status: 0 done; 1 refused, with the reason; 2 wrong arguments; 3
 def main(argv: list[str]) -> int:
     """Run one command, or the prompt where there is none and stdin is a terminal."""
     parser = build_parser()
+    if sys.stderr is None:          # closed: nobody is told anything, the exit status stays
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_args(kinds.mark_literals(argv))
         if arguments.servers is None:
             named = os.environ.get(SERVERS_VARIABLE) or SERVERS_DEFAULT
             arguments.servers = kinds.server_list(named)
     except argparse.ArgumentTypeError as error:
         parser.error(f"{SERVERS_VARIABLE}: {error}")
+    if sys.stdout is None:
+        sys.stderr.write("mqclient: stdout is closed: nothing was asked of any node\n")
+        return actions.REFUSED
     output = Output(sys.stdout.buffer, sys.stderr, arguments.json)
     try:
         if arguments.action is not None:
             return run(arguments, arguments, output)
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             parser.error("a command is needed (without one: a prompt, on a terminal)")
         from raftnet.client.shell import Prompt     # readline is wanted by the prompt alone
         with open_client(arguments) as client:
             return Prompt(client, arguments, output).loop()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our output has enough; keep the interpreter from complaining at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
 
 
-def open_client(options: argparse.Namespace, resume: tuple[bytes, int] | None = None) -> Client:
+def open_client(options: argparse.Namespace,
+                resume: tuple[bytes, int, int | None] | None = None) -> Client:
     """A client as the options say."""
     return Client(options.servers, options.timeout, not options.no_redirect, resume)
 
@@ -69,15 +72,9 @@ def run(arguments: argparse.Namespace, options: argparse.Namespace, output: Outp
     resume = getattr(arguments, "resume", None)
     try:
         if client is not None and resume is None:
-            return arguments.action(client, arguments, output)
+            return _perform(client, arguments, output)
         with open_client(options, resume) as own:
-            return arguments.action(own, arguments, output)
-    except NoAnswerError as error:
-        output.say(str(error))
-        if error.resume is not None:
-            output.say(f"to learn the outcome, give the same command again within 5 minutes with "
-                       f"--resume {error.resume} (later it might be executed anew)")
-        return actions.NO_ANSWER
+            return _perform(own, arguments, output)
     except RefusedError as error:
         leader = f"; leader: {error.leader}" if error.leader else ""
         output.say(f"{error}{leader}")
@@ -90,12 +87,64 @@ def run(arguments: argparse.Namespace, options: argparse.Namespace, output: Outp
         return actions.REFUSED
 
 
+def _perform(client: Client, arguments: argparse.Namespace, output: Output) -> int:
+    output.failed = None
+    client.forget_token()
+    try:
+        return arguments.action(client, arguments, output)
+    except NoAnswerError as error:
+        output.say(f"{error}; `mqclient.py why` tells what stands still")
+        if error.resume is not None:
+            output.say("to learn the outcome, give the same command again within 5 minutes with "
+                       f"--resume {client.resume_token} (later it might be executed anew)")
+        return actions.NO_ANSWER
+    except OSError:
+        if output.failed is None:
+            raise
+        return _unwritten(client, output)
+
+
+def _unwritten(client: Client, output: Output) -> int:
+    """The result could not be written: what was done can be asked for again, as it stays kept."""
+    error, token = output.failed, client.resume_token
+    closed = isinstance(error, BrokenPipeError)     # whoever read our output has enough
+    if token is not None:
+        client.keep_replies()
+        output.say(f"it was executed, but the result could not be written: {error.strerror}; to "
+                   "have it, give the same command again within 5 minutes with --resume "
+                   f"{token}")
+    elif not closed:
+        output.say(f"the result could not be written: {error.strerror}")
+    return PIPE_CLOSED if closed else actions.REFUSED
+
+
 # --- parsers
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says how a text that begins with - is given, where one was taken for an option."""
+
+    _words: list[str] = []
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does it."""
+        self._words = list(args or [])
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str):
+        """Ends the process with status 2."""
+        words = self._words[:self._words.index("--")] if "--" in self._words else self._words
+        taken = [word for word in words if len(word) > 1 and word.startswith("-")
+                 and (word in message or word not in self._option_string_actions)]
+        if taken and _TAKE_TEXT.intersection((*self.prog.split(), *words)) and (
+                "required: " in message or "unrecognized" in message):
+            message += f" (a text that begins with - goes behind --, as in: -- {taken[0]})"
+        super().error(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mqclient.py", epilog=_EXIT,
         description="Client of a raftnet cluster. Without a command: a prompt.")
     _add_general(parser)
@@ -121,7 +170,7 @@ def _add_general(parser: argparse.ArgumentParser) -> None:
 
 def build_prompt_parser() -> argparse.ArgumentParser:
     """The commands alone, for a line of the prompt."""
-    parser = argparse.ArgumentParser(prog="", add_help=False, usage=argparse.SUPPRESS)
+    parser = CommandParser(prog="", add_help=False, usage=argparse.SUPPRESS)
     add_commands(parser, required=True)
     return parser
 

@@ -5,10 +5,11 @@ A value of the arguments that is `-` stands for all of stdin.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 
+from raftnet.client.arguments import means_stdin
 from raftnet.client.client import Client
+from raftnet.client.lineinput import read_all
 from raftnet.client.operations import key_name, message_data, to_bytes
 from raftnet.client.output import Output, seconds_text, text_object
 from raftnet.config import WireConfig
@@ -68,7 +69,7 @@ def delete_where(client: Client, arguments: argparse.Namespace, output: Output) 
 
 def cas(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Set a key that has a certain value; where it has another, print that one."""
-    if arguments.old == arguments.new == "-":
+    if means_stdin(arguments.old) and means_stdin(arguments.new):
         raise MalformedError("OLD and NEW cannot both be read from stdin")
     condition = Condition(ConditionKind.EQUALS, value_given(arguments.old))
     value = value_given(arguments.new)
@@ -101,9 +102,9 @@ def key_object(key: bytes, version: int, value: bytes) -> dict:
 
 def value_given(text: str) -> bytes:
     """A value of the arguments; `-`: all of stdin, at most as much as a value may have."""
-    if text != "-":
+    if not means_stdin(text):
         return message_data(to_bytes(text))
-    return message_data(sys.stdin.buffer.read(WireConfig().message_bytes_max + 1))
+    return message_data(read_all(WireConfig().message_bytes_max))
 
 
 def condition_given(arguments: argparse.Namespace) -> Condition:

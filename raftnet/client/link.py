@@ -53,6 +53,7 @@ class Link:
         self.connection: Connection | None = None
         self.address = ""                       # of the newest connection, also when it has ended
         self.alive_at = 0.0                     # when a node answered the newest sign of life
+        self.heard_at = 0.0                     # when it was asked, behind all that was sent before
         self.patience = Patience()
         self._learned: list[str] = []           # members that are not among the servers
         self._left: dict[str, float] = {}       # address -> when it failed or was left last
@@ -63,6 +64,7 @@ class Link:
         self._arrived = 0.0                 # when the connection was made
         self._probed = False                # a sign of life was asked for, and has not come
         self._probed_at: float | None = None    # when; None: it is no measure any more
+        self._asked_at: float | None = None     # when; None: before something that was sent too
         self._quiet_factor = 1.0            # signs of life came, and nothing else
         self._look_at = clock() + LOOK_S_FIRST
         self._problem = ""                  # the newest, for the text of a NoAnswerError
@@ -101,6 +103,7 @@ class Link:
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 self._probe(connection, deadline)
+                self._asked_at = None       # what is sent now comes behind it
             if data:
                 self._send(connection, data, deadline)
             if not block and not connection.readable:
@@ -151,7 +154,8 @@ class Link:
     def _probe(self, connection: Connection, deadline: float) -> None:
         if not self._probed:
             self._send(connection, _PROBE, deadline)
-            self._probed, self._probed_at = True, clock()
+            self._probed = True
+            self._probed_at = self._asked_at = clock()
 
     def _sign_of_life(self, connection: Connection, kind: int, body: bytes) -> None:
         self._quiet_factor *= 2
@@ -159,6 +163,8 @@ class Link:
             return                      # what it thinks of no request in particular
         self._probed = False
         self.alive_at = clock()
+        if self._asked_at is not None:
+            self.heard_at = self._asked_at
         if self._probed_at is not None:
             self.patience.measured(connection.address, clock() - self._probed_at)
         if self.redirect:
@@ -288,7 +294,9 @@ class Link:
         if self._disk_full and exchange.known:
             raise RefusedError(ErrorCode.DISK_FULL, f"surely not executed{last}")
         if exchange.known:
-            raise NoAnswerError(f"no answer in time; surely not executed{last}", True)
+            # what changes nothing is neither executed nor not
+            surely = "" if exchange.resume is None else "; surely not executed"
+            raise NoAnswerError(f"no answer in time{surely}{last}", True)
         raise NoAnswerError(f"no answer in time; it is unknown whether it was executed{last}",
                             False, exchange.resume)
 

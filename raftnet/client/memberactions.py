@@ -11,18 +11,22 @@ from raftnet.client import statusview, why as reasons
 from raftnet.client.backup import HeldSnapshot
 from raftnet.client.changes import Changed
 from raftnet.client.client import Client
+from raftnet.client.connection import clock
 from raftnet.client.output import Output
 from raftnet.errors import MalformedError, NoAnswerError, RaftnetError
 
 DONE, REFUSED, NO_ANSWER = 0, 1, 4
 STATUS_TIMEOUT_S = 5.0
 SECOND_LOOK_S = 1.0         # what moves within it does not stand still
+LOOK_PARTS = 4              # of the time limit, at least, for nodes that are asked together: two looks
+                            # of two rounds, and the time between them
 
 
 def status(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Ask each node how it is."""
     addresses = arguments.address or client.servers
-    found = statusview.ask_all(addresses, _timeout_s(client), follow=not arguments.address)
+    found = statusview.ask_all(addresses, min(client.timeout_s, STATUS_TIMEOUT_S),
+                               not arguments.address, clock() + client.timeout_s)
     view = statusview.status_object(found)
     if output.as_json:
         output.document(view)
@@ -69,13 +73,21 @@ def transfer(client: Client, arguments: argparse.Namespace, output: Output) -> i
 
 
 def _tell(changed: Changed, output: Output) -> int:
+    try:
+        _print_changed(changed, output)
+    except OSError:
+        output.say(changed.text)        # it must not be told as if nothing had been done
+        raise
+    return DONE
+
+
+def _print_changed(changed: Changed, output: Output) -> None:
     if output.as_json:
         output.document({"done": changed.done, "text": changed.text, "index": changed.index,
                          "node_id": f"{changed.node_id:016x}" if changed.node_id else None,
                          "members": list(changed.members)})
     else:
         output.line(changed.text)
-    return DONE
 
 
 def snapshot(client: Client, arguments: argparse.Namespace, output: Output) -> int:
@@ -124,11 +136,13 @@ def _snapshot_object(held: HeldSnapshot) -> dict:
 
 def why(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Say why something stands still. Where it seems so, a second look tells what moves."""
-    look = reasons.look_around(client.servers, _timeout_s(client))
+    deadline = clock() + client.timeout_s
+    each_s = min(client.timeout_s / LOOK_PARTS, STATUS_TIMEOUT_S)
+    look = reasons.look_around(client.servers, each_s, deadline - client.timeout_s / 2)
     findings = reasons.explain(look)
     if look.answered and any(finding.wrong for finding in findings):
-        time.sleep(SECOND_LOOK_S)
-        earlier, look = look, reasons.look_around(client.servers, _timeout_s(client))
+        time.sleep(max(0.0, min(SECOND_LOOK_S, (deadline - clock()) / 2)))
+        earlier, look = look, reasons.look_around(client.servers, each_s, deadline)
         findings = reasons.explain(look, earlier)
     if output.as_json:
         output.document([finding.as_object() for finding in findings])
@@ -137,7 +151,3 @@ def why(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     if not look.answered:
         return NO_ANSWER
     return REFUSED if any(finding.wrong for finding in findings) else DONE
-
-
-def _timeout_s(client: Client) -> float:
-    return min(client.timeout_s, STATUS_TIMEOUT_S)

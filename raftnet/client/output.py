@@ -1,11 +1,14 @@
 """What mqclient prints: results on stdout as bytes or JSON, diagnostics on stderr.
 
 Rules: a message is written byte for byte as it was enqueued, so no encoding can fail; every line is
-flushed, so that a pipe sees it at once. Status tables are in statusview.py.
+written at once, so that a pipe sees it, and past all buffers, so that what failed is not written
+later. Status tables are in statusview.py.
 """
 
 import base64
+import contextlib
 import json
+import select
 from typing import BinaryIO, TextIO
 
 from raftnet.client.operations import Message, QueueSize, to_bytes
@@ -16,12 +19,15 @@ from raftnet.wire.queueresults import Outcome
 
 
 class Output:
-    """Where results and diagnostics go. `as_json`: results are JSON, a document a command."""
+    """Where results and diagnostics go. `as_json`: results are JSON, a document a command.
+    Whatever writes results raises OSError where it cannot; `failed` is that error."""
 
     def __init__(self, stdout: BinaryIO, stderr: TextIO, as_json: bool = False):
         self.stdout = stdout
         self.stderr = stderr
         self.as_json = as_json
+        self.failed: OSError | None = None
+        self._unbuffered = getattr(stdout, "raw", stdout)
 
     def line(self, text: str | bytes) -> None:
         """One line of result."""
@@ -31,8 +37,18 @@ class Output:
         """Lines of result, written at once."""
         data = [text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
                 for text in texts]
-        self.stdout.write(b"".join(line + b"\n" for line in data))
-        self.stdout.flush()
+        left = memoryview(b"".join(line + b"\n" for line in data))
+        try:
+            while left:
+                written = self._unbuffered.write(left)
+                if written is None:         # a pipe that does not block, and is full
+                    poll = select.poll()
+                    poll.register(self.stdout, select.POLLOUT)
+                    poll.poll()
+                left = left[written or 0:]
+        except OSError as error:
+            self.failed = error
+            raise
 
     def document(self, value: object) -> None:
         """One JSON document, on one line."""
@@ -43,8 +59,10 @@ class Output:
         # stderr may not be able to show everything that a name or a reason may hold
         encoding = getattr(self.stderr, "encoding", None) or "utf-8"
         text = text.encode(encoding, "backslashreplace").decode(encoding)
-        self.stderr.write(f"mqclient: {text}\n")
-        self.stderr.flush()
+        # where stderr is full or gone there is nobody left to tell; the exit status stays
+        with contextlib.suppress(OSError):
+            self.stderr.write(f"mqclient: {text}\n")
+            self.stderr.flush()
 
     def read_at(self, local: str | None, index: int | None) -> None:
         """With --local: up to where that node has seen everything, on stderr."""

@@ -13,16 +13,17 @@ from raftnet.client.receipts import LeasedMessage, default_consumer, leased_mess
 from raftnet.client.session import ClientSession, enqueue_encoder
 from raftnet.client.transactions import Enqueued, check_dedup_ids, check_priority
 from raftnet.config import MachineConfig
-from raftnet.errors import MalformedError, NoAnswerError
+from raftnet.errors import MalformedError, NoAnswerError, RefusedError
 from raftnet.wire import commands, queuecommands, queueresults, requests
-from raftnet.wire.commands import Status
+from raftnet.wire.commands import Operation, Status
 from raftnet.wire.queuecommands import Setting
 from raftnet.wire.queueresults import Description, Inspected, LeaseUnderWay
 
-WAIT_PIECE_S = 50.0         # longer waits are asked in pieces: a request may be resent for 60 s
+LENGTH_BYTES = 4            # of a command, before its operation
 _LOOKED_AT_PER_MOVED = 10   # by a REDRIVE (protocol.md), and no more than purge_count_max
 _PLAIN_ID_BYTES = 8         # of an ENQUEUE's result; an ENQUEUE_WITH's is longer
 _LIMITS = MachineConfig()
+WAIT_PIECE_S = _LIMITS.wait_ms_max / 1000   # longer waits are asked in pieces, each at the end
 _TIMES = (Setting.TTL_MS, Setting.DEDUP_WINDOW_MS, Setting.BACKOFF_MS, Setting.BACKOFF_MAX_MS)
 
 
@@ -52,9 +53,26 @@ class Queue:
         """Append all of the messages or none, next to each other; returns their ids. `dedup` has
         an id for each message, "" for none; the result's `duplicates` then are the places of those
         that were there before. Raises StateRefusedError where the queue is full."""
-        data = [operations.message_data(message) for message in messages]
-        if not data:
+        messages = list(messages)
+        if not messages:
             return []
+        command = self.enqueue_command(messages, priority, delay_s, ttl_s, dedup)
+        plain = command[LENGTH_BYTES] == Operation.ENQUEUE
+
+        def read(_: int, payload: bytes) -> list[int]:
+            if plain:
+                return list(operations.read_ids(payload, len(messages)))
+            found = Enqueued(queueresults.decode_enqueue_with_result(payload))
+            if len(found) != len(messages):
+                raise MalformedError(f"{len(found)} ids for {len(messages)} messages")
+            return found
+
+        return self._client._call(command, read)
+
+    def enqueue_command(self, messages: list[str | bytes], priority: int = 0, delay_s: float = 0.0,
+                        ttl_s: float = 0.0, dedup: list[str | bytes] | None = None) -> bytes:
+        """What enqueue_batch sends, without its session; raises as that does."""
+        data = [operations.message_data(message) for message in messages]
         encode = self._encoder(priority, delay_s, ttl_s)
         ids = check_dedup_ids(dedup, len(data))
         if encode is None and ids is None:
@@ -64,10 +82,7 @@ class Queue:
                 self._name, data, priority, milliseconds(delay_s, "delay"),
                 milliseconds(ttl_s, "ttl"), ids)
         operations.check_request_bytes(len(command))
-        _, payload = self._client._call(command)
-        if encode is None and ids is None:
-            return list(operations.read_ids(payload, len(data)))
-        return Enqueued(queueresults.decode_enqueue_with_result(payload))
+        return command
 
     def _encoder(self, priority: int, delay_s: float,
                  ttl_s: float) -> Callable[[bytes], bytes] | None:
@@ -84,11 +99,14 @@ class Queue:
         return list(self.enqueue_stream(messages))
 
     def enqueue_stream(self, messages: Iterable[str | bytes | None], priority: int = 0,
-                       delay_s: float = 0.0, ttl_s: float = 0.0) -> Iterator[int]:
+                       delay_s: float = 0.0, ttl_s: float = 0.0,
+                       refusals: bool = False) -> Iterator[int | RefusedError]:
         """Append the messages as the ids are taken from this generator, pipelined; yields an id
         for each, in order. A None among them says: send what waits, and yield all ids up to here.
 
-        Between two answers at most `timeout_s` pass.
+        Each message is appended or refused by itself: with `refusals`, a RefusedError comes in the
+        place of the id; without, the first is raised, and messages behind it that were sent with it
+        may be in the queue. Between two answers at most `timeout_s` pass.
         """
         client = self._client
         link = client._link
@@ -98,7 +116,7 @@ class Queue:
         try:
             for message in messages:
                 if message is None:
-                    yield from self._drain(session)
+                    yield from self._drain(session, refusals)
                     continue
                 session.submit(encode(operations.message_data(message)))
                 if session.full:
@@ -108,18 +126,18 @@ class Queue:
                     while session.full:         # no room for more: wait for answers
                         link.turn(session, deadline)
                     for reply in session.take_answers():
-                        yield from _reply_ids(reply)
-            yield from self._drain(session)
+                        yield from _reply_ids(reply, refusals)
+            yield from self._drain(session, refusals)
         finally:
             client._streams.remove(session)
         client._idle.append((session, clock()))
 
-    def _drain(self, session: ClientSession) -> Iterator[int]:
+    def _drain(self, session: ClientSession, refusals: bool) -> Iterator[int | RefusedError]:
         self._settle_others(session)
         while True:
             answers = session.take_answers()
             for reply in answers:
-                yield from _reply_ids(reply)
+                yield from _reply_ids(reply, refusals)
             if answers:
                 continue            # while we yielded, another call may have brought the rest
             if not session.unanswered:
@@ -142,8 +160,11 @@ class Queue:
         """Take up to `count` messages from the head, at once; [] where there are none, or none
         came within `wait_s` seconds."""
         operations.check_count(count)
-        return operations.read_messages(*self._take(
-            lambda wait_ms: commands.encode_dequeue(self._name, count, wait_ms), wait_s))
+
+        def encode(wait_ms: int) -> bytes:
+            return commands.encode_dequeue(self._name, count, wait_ms)
+
+        return self._take(encode, encode(0), operations.read_messages, count, wait_s)
 
     def lease(self, lease_s: float, count: int = 1, wait_s: float = 0.0,
               consumer: str | None = None) -> list[LeasedMessage]:
@@ -154,26 +175,39 @@ class Queue:
         """
         operations.check_count(count)
         lease_ms = milliseconds(lease_s, "lease")
-        name = operations.short_text(default_consumer() if consumer is None else consumer,
-                                     "consumer")
-        status, payload = self._take(
-            lambda wait_ms: queuecommands.encode_lease(self._name, lease_ms, count, wait_ms, name),
-            wait_s)
-        if status != Status.OK:
-            return []
-        return [leased_message(leased) for leased in queueresults.decode_lease_result(payload)]
+        given = operations.short_text("" if consumer is None else consumer, "consumer")
+        name = default_consumer().encode() if consumer is None else given
 
-    def _take(self, encode: Callable[[int], bytes], wait_s: float) -> tuple[int, bytes]:
-        """(status, payload) of what `encode` makes of a wait in milliseconds."""
+        def encode(wait_ms: int, name: bytes = name) -> bytes:
+            return queuecommands.encode_lease(self._name, lease_ms, count, wait_ms, name)
+
+        def read(status: int, payload: bytes) -> list[LeasedMessage]:
+            if status != Status.OK:
+                return []
+            return [leased_message(leased) for leased in queueresults.decode_lease_result(payload)]
+
+        # another process that resumes it has another name by default
+        return self._take(encode, encode(0, given), read, count, wait_s)
+
+    def _take(self, encode: Callable[[int], bytes], marked: bytes,
+              read: Callable[[int, bytes], list], count: int, wait_s: float) -> list:
+        """Up to `count` messages by what `encode` makes of a wait in milliseconds. One request for
+        the whole wait keeps the place among those who wait."""
+        def read_some(status: int, payload: bytes) -> list:
+            found = read(status, payload)
+            if len(found) > count:
+                raise MalformedError(f"{len(found)} messages, and {count} were asked for")
+            return found
+
         end = clock() + wait_s
         left = float(wait_s)
         while True:
             piece = min(max(left, 0.0), WAIT_PIECE_S)
-            status, payload = self._client._call(encode(round(piece * 1000)), piece)
+            found = self._client._call(encode(round(piece * 1000)), read_some, piece, marked)
             left = end - clock()
-            # cancelled: the connection broke, nothing was taken; empty: a piece of the wait is over
-            if status == Status.OK or left <= 0 or wait_s <= 0:
-                return status, payload
+            # none: the connection broke for too long, or a piece of the wait is over
+            if found or left <= 0 or wait_s <= 0:
+                return found
 
     # --- looking at it; with `local`, as that node alone knows it, however old that is; there the
     # replicated time stands still while nothing is written
@@ -228,12 +262,13 @@ class Queue:
         values = dict(setting_value(name, value) for name, value in settings.items())
         if not values:
             raise MalformedError("configure needs at least one setting")
-        self._client._call(queuecommands.encode_configure(self._name, values))
+        self._client._call(queuecommands.encode_configure(self._name, values), _read_nothing)
 
     def delete(self) -> bool:
         """Forget the empty queue's settings; False where there was no such queue. Raises
         StateRefusedError where it holds messages, or somebody waits."""
-        return self._client._call(queuecommands.encode_delete_queue(self._name))[0] == Status.OK
+        return self._client._call(queuecommands.encode_delete_queue(self._name),
+                                  _read_nothing) == Status.OK
 
     def purge(self) -> int:
         """Remove all messages that nobody holds under a lease; returns how many."""
@@ -250,13 +285,20 @@ class Queue:
                                _LIMITS.redrive_count_max, limit)
 
     def _in_pieces(self, encode: Callable[[int], bytes], piece: int, limit: int | None) -> "Moved":
-        """What a command that has a limit does, up to `limit` or as many as there were first."""
+        """What a command that has a limit does, up to `limit` or as many as there were first. Only
+        its first request can be resumed: those behind it depend on what came before."""
         done = left = in_vain = 0
         while limit is None or done < limit:
             rest = piece if limit is None else min(piece, limit - done)
-            status, payload = self._client._call(encode(rest))
-            moved, left = (queueresults.decode_moved_result(payload) if status == Status.OK
-                           else (0, 0))
+            try:
+                moved, left = self._client._call(encode(rest), _read_moved)
+            except NoAnswerError as error:
+                if not done:
+                    raise
+                raise NoAnswerError(f"{done} messages are done with; of those behind them: {error}",
+                                    error.known) from error
+            if done:
+                self._client.forget_token()
             if not done:            # what comes meanwhile must not keep us here for ever
                 limit = moved + left if limit is None else min(limit, moved + left)
             done += moved
@@ -294,17 +336,34 @@ def setting_value(name: str, value: int | float | str) -> tuple[int, int | bytes
     raise MalformedError(f"{name!r} is no setting")
 
 
-def _reply_ids(reply: requests.Reply) -> Iterable[int]:
-    """The ids of a frame of single enqueues; raises RefusedError behind those before the first
-    that was refused."""
+def _read_nothing(status: int, payload: bytes) -> int:
+    if payload:
+        raise MalformedError("a result where none was expected")
+    return status
+
+
+def _read_moved(status: int, payload: bytes) -> tuple[int, int]:
+    return queueresults.decode_moved_result(payload) if status == Status.OK else (0, 0)
+
+
+def _reply_ids(reply: requests.Reply, refusals: bool) -> Iterable[int | RefusedError]:
+    """The ids of a frame of single enqueues, with a RefusedError in the place of each that was
+    refused, or raised at the first."""
     if reply.first_message_id is not None:
         return range(reply.first_message_id, reply.first_message_id + reply.count)
-    return _result_ids(reply.results)
+    return _result_ids(reply.results, refusals)
 
 
-def _result_ids(results: list[tuple[int, bytes]]) -> Iterator[int]:
+def _result_ids(results: list[tuple[int, bytes]],
+                refusals: bool) -> Iterator[int | RefusedError]:
     for status, payload in results:
-        operations.check_status(status, payload)
+        try:
+            operations.check_status(status, payload)
+        except RefusedError as error:
+            if not refusals:
+                raise
+            yield error
+            continue
         if len(payload) == _PLAIN_ID_BYTES:
             yield from operations.read_ids(payload, 1)
         else:

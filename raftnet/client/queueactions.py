@@ -10,6 +10,7 @@ from raftnet.client.output import Output, leased_object, printable, seconds_text
 from raftnet.client.queue import Moved, Queue, setting_value
 from raftnet.client.receipts import format_receipt
 from raftnet.config import MachineConfig, WireConfig
+from raftnet.errors import MalformedError
 from raftnet.wire.queuecommands import Overflow, Setting
 from raftnet.wire.queueresults import Event, Inspected, Outcome, Reason
 
@@ -119,6 +120,8 @@ def delete(client: Client, arguments: argparse.Namespace, output: Output) -> int
 def configure(client: Client, arguments: argparse.Namespace, output: Output) -> int:
     """Change settings; without any, print them."""
     settings = settings_given(arguments)
+    if arguments.resume is not None and not settings:
+        raise MalformedError("--resume needs the settings that were to be changed")
     queue = client.queue(arguments.queue)
     if settings:
         queue.configure(**settings)

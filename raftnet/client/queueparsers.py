@@ -11,7 +11,7 @@ from raftnet.client import actions, arguments, kvactions, queueactions
 from raftnet.wire.kvcommands import ConditionKind
 
 QUEUE, QUEUE_NEEDED = 1, 2
-_STDIN = "- reads it from stdin, all of it, a newline at its end included"
+_STDIN = "- reads it from stdin, all of it, a newline at its end included; behind -- it is a -"
 _JSON = """\
 FILE holds a list of operations, or {"when": [conditions], "do": [operations]}: all of them are
 done, where all conditions hold, or none. Times are in seconds, texts UTF-8.
@@ -48,7 +48,8 @@ def add_queue_commands(command) -> None:
     enqueue = command("enqueue", actions.enqueue,
                       "append messages to a queue; prints a message id a line", queue=QUEUE)
     enqueue.add_argument("message", metavar="MESSAGE", nargs="+",
-                         help="a message; a single - reads a message per line of stdin")
+                         help="a message; a single - reads a message per line of stdin. Behind "
+                         "-- every word is a message, whatever it begins with")
     _add_enqueue_options(enqueue)
     dequeue = command("dequeue", actions.dequeue, "take messages from the head of a queue; prints "
                       "a message a line, with --lease: receipt, tab, message", queue=QUEUE)
@@ -65,9 +66,7 @@ def add_queue_commands(command) -> None:
         added.add_argument("-n", dest="count", metavar="COUNT", type=arguments.message_count,
                            default=1, help="at most so many messages (default: 1)")
     for added in (enqueue, dequeue):
-        added.add_argument("--resume", metavar="SESSION:SEQUENCE", type=arguments.resumed,
-                           help="learn the outcome of an earlier request: as its refusal said, "
-                           "with the same arguments as then")
+        _add_resume(added)
     _add_receipt_commands(command)
     size = command("size", actions.size, "print how many messages of a queue are ready",
                    queue=QUEUE)
@@ -83,6 +82,14 @@ def add_queue_commands(command) -> None:
     execute = command("execute", actions.execute, "perform a list of operations on any queues and "
                       "keys atomically, all or none, given as JSON", epilog=_JSON)
     execute.add_argument("file", metavar="FILE", help="a JSON file; - for stdin")
+    _add_resume(execute)
+
+
+def _add_resume(added: argparse.ArgumentParser) -> None:
+    """To a command that changes something in one request."""
+    added.add_argument("--resume", metavar="TOKEN", type=arguments.resumed, default=None,
+                       help="learn the outcome of an earlier request: the token that the line "
+                       "without an outcome named, with the same arguments as then")
 
 
 def _add_enqueue_options(enqueue: argparse.ArgumentParser) -> None:
@@ -94,7 +101,8 @@ def _add_enqueue_options(enqueue: argparse.ArgumentParser) -> None:
                          help="drop it when it was not taken within S seconds, counted from when "
                          "it is ready: with --delay, from the end of that (default: 0, which means "
                          "the queue's setting; a message cannot be freed of that)")
-    enqueue.add_argument("--dedup", metavar="ID", help="an id of yours: the same one again within "
+    enqueue.add_argument("--dedup", metavar="ID", type=arguments.dedup_id,
+                         help="an id of yours: the same one again within "
                          "the queue's window adds nothing, and prints the id of the earlier "
                          "message")
 
@@ -121,6 +129,7 @@ def _add_receipt_commands(command) -> None:
     for added in (ack, nack, extend):
         added.add_argument("receipt", metavar="RECEIPT", nargs="+", type=arguments.receipt,
                            help="ID:DELIVERY, as dequeue --lease printed it")
+        _add_resume(added)
 
 
 def _add_inspecting_commands(command) -> list[argparse.ArgumentParser]:
@@ -163,9 +172,9 @@ def _add_whole_queue_commands(command) -> None:
             configure.add_argument(option, choices=queueactions.OVERFLOWS, help=text)
         else:
             configure.add_argument(option, dest=name, metavar=metavar, type=kind, help=text)
-    command("purge", queueactions.purge, "remove all messages of a queue that nobody holds under a "
+    purge = command("purge", queueactions.purge, "remove all messages of a queue that nobody holds under a "
             "lease; prints how many", queue=QUEUE_NEEDED)
-    command("delete", queueactions.delete, "forget an empty queue's settings. Exit status 1 while "
+    delete = command("delete", queueactions.delete, "forget an empty queue's settings. Exit status 1 while "
             "it holds messages or consumers wait, 3 where there is none", queue=QUEUE_NEEDED)
     redrive = command("redrive", queueactions.redrive, "send the messages of a dead-letter queue "
                       "back to where they came from, to the tail; prints how many. What came from "
@@ -175,6 +184,8 @@ def _add_whole_queue_commands(command) -> None:
     redrive.add_argument("--to", metavar="QUEUE", default="", help="to this queue instead")
     redrive.add_argument("-n", dest="count", metavar="COUNT", type=arguments.positive,
                          help="so many of them, the first (default: all)")
+    for added in (configure, purge, delete, redrive):
+        _add_resume(added)
 
 
 def _add_local(added: argparse.ArgumentParser, more: str = "") -> None:
@@ -200,6 +211,8 @@ def add_kv_commands(command) -> None:
     listing.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="default: all")
     cas = command("cas", kvactions.cas, "set a key to NEW where its value is OLD; prints its new "
                   "version, or, with exit status 1, the value that it has instead", within=words)
+    for added in (put, delete, cas):
+        _add_resume(added)
     for added in (get, put, delete, cas):
         added.add_argument("key", metavar="KEY", type=arguments.key, help="1 to 255 bytes")
     put.add_argument("value", metavar="VALUE", help=f"may be empty; {_STDIN}")
@@ -248,7 +261,7 @@ class _Value(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, values)
-        if values == "-":
+        if arguments.means_stdin(values):
             namespace.value = values
 
 
@@ -263,5 +276,5 @@ class _Where(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         namespace.condition = self._kind, values if self._kind != ConditionKind.ABSENT else None
         namespace.action = self._perform
-        if values == "-":
+        if arguments.means_stdin(values):
             namespace.value = values

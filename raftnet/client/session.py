@@ -6,7 +6,8 @@ Purpose: exactly-once over any number of connections (design.md, decision 10). R
   - after a refusal that a retry can heal, and after a lost connection, everything unanswered is
     sent again in order, from the lowest sequence;
   - nothing is sent again later than RESEND_S after it was first sent, nor under another session:
-    beyond the expiry of sessions a retry could be executed anew.
+    beyond the expiry of sessions a retry could be executed anew. What waits at a node that gives
+    signs of life counts from the newest of these: no session expires while it waits (heard()).
 Sockets, back-off and choosing the node are elsewhere (connection.py, link.py). The packing and the
 reply path cost well under a microsecond a command: a load generator drives this class directly.
 """
@@ -17,6 +18,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from zlib import crc32
 
 from raftnet.errors import ErrorCode, MalformedError
 from raftnet.wire import frames, requests
@@ -48,14 +50,15 @@ class Refusal(NamedTuple):
 class _Frame:
     """Commands that travel together, from packing to their answer."""
 
-    __slots__ = ("first_sequence", "count", "body", "first_sent", "request_id", "open", "unknown",
-                 "answer")
+    __slots__ = ("first_sequence", "count", "body", "first_sent", "last_sent", "request_id", "open",
+                 "unknown", "answer")
 
     def __init__(self, first_sequence: int, count: int, body: bytes):
         self.first_sequence = first_sequence
         self.count = count
         self.body = body                        # never changed: a retry repeats it
-        self.first_sent: float | None = None    # seconds
+        self.first_sent: float | None = None    # seconds; or when what waits was heard of last
+        self.last_sent = 0.0                    # seconds
         self.request_id = 0                     # of the newest sending
         self.open = 0                           # sendings on this connection without a verdict
         self.unknown = False                    # an earlier sending may have been executed
@@ -175,6 +178,7 @@ class ClientSession:
         elif now - frame.first_sent > RESEND_S:
             self.overdue = True
             return
+        frame.last_sent = now
         # a new id each time, so that a refusal of an earlier sending is not taken for this one's
         request_id = frame.request_id = next(self._request_ids) & 0xFFFFFFFF
         frame.open += 1
@@ -189,6 +193,13 @@ class ClientSession:
                 frame.open = 0
         self._sendings.clear()
         self._resend = True
+
+    def heard(self, asked: float) -> None:
+        """Everything unanswered waits for a message, and the node that it was sent to last was asked
+        for a sign of life at `asked` (seconds, as in output()), behind it, and gave one."""
+        for frame in self._frames:
+            if frame.open and frame.last_sent <= asked:
+                frame.first_sent = max(frame.first_sent, asked)
 
     # --- replies in
 
@@ -267,6 +278,11 @@ class ClientSession:
     def resume(self) -> str:
         """`session:sequence` under which the outcome of the first unanswered can be asked for."""
         return f"{self.session.hex()}:{self.lowest_unanswered}"
+
+
+def request_checksum(command: bytes) -> int:
+    """What tells a request that is resumed from another one."""
+    return crc32(command)
 
 
 def enqueue_encoder(queue: bytes) -> Callable[[bytes], bytes]:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shlex
 
-from raftnet.client import commandline
+from raftnet.client import arguments as kinds, commandline
 from raftnet.client.client import Client
 from raftnet.client.output import Output
 
@@ -84,11 +84,12 @@ class Prompt(cmd.Cmd):
             self._output.say(f"{words[0]!r} is no command; help lists them")
             return
         try:
-            arguments = self._parser.parse_args(words)
+            arguments = self._parser.parse_args(kinds.mark_literals(words))
         except SystemExit:          # argparse has said what is wrong, or printed --help
             return
-        if ["-"] in (getattr(arguments, "message", None), [getattr(arguments, "file", "")],
-                     [getattr(arguments, "value", "")]):
+        given = (*getattr(arguments, "message", ()), getattr(arguments, "file", ""),
+                 getattr(arguments, "value", ""))
+        if any(map(kinds.means_stdin, given)):
             self._output.say("- reads all of stdin, which is the prompt here: use the command line")
             return
         commandline.run(arguments, self._options, self._output, self._client)

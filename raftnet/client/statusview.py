@@ -4,6 +4,7 @@ The keys of the JSON form are fixed: other programs read them. A node that did n
 for what only it knows.
 """
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 from raftnet.client.connection import clock
@@ -19,14 +20,17 @@ NODES_ASKED_AT_ONCE = 32
 _ROLE_OUTSIDE = {"joining": "learner", "founding": "follower", "removed": "learner"}
 
 
-def ask_all(addresses: list[str], timeout_s: float, follow: bool) -> dict[str, NodeStatus | str]:
+def ask_all(addresses: list[str], timeout_s: float, follow: bool,
+            deadline: float = math.inf) -> dict[str, NodeStatus | str]:
     """Each node's status, or why there is none. With `follow`, also the nodes that they name:
-    members, what `members --set` asked for, and whom nodes without a cluster come back to."""
+    members, what `members --set` asked for, and whom nodes without a cluster come back to. Each has
+    that time, and no longer than until `deadline`."""
     found: dict[str, NodeStatus | str] = {}
     wanted = list(dict.fromkeys(addresses))
     while wanted:
         with ThreadPoolExecutor(min(len(wanted), NODES_ASKED_AT_ONCE)) as pool:
-            found.update(zip(wanted, pool.map(lambda address: _ask(address, timeout_s), wanted)))
+            until = min(clock() + timeout_s, deadline)
+            found.update(zip(wanted, pool.map(lambda address: _ask(address, until), wanted)))
         answered = [status for status in found.values() if isinstance(status, NodeStatus)]
         named = [member.address for status in answered for member in status.members]
         named += [address for status in answered
@@ -35,10 +39,9 @@ def ask_all(addresses: list[str], timeout_s: float, follow: bool) -> dict[str, N
     return found
 
 
-def _ask(address: str, timeout_s: float) -> NodeStatus | str:
+def _ask(address: str, deadline: float) -> NodeStatus | str:
     try:
-        return decode_status(
-            ask_node(address, Kind.STATUS, b"", Kind.STATUS_REPLY, clock() + timeout_s))
+        return decode_status(ask_node(address, Kind.STATUS, b"", Kind.STATUS_REPLY, deadline))
     except RaftnetError as error:
         return str(error)
 

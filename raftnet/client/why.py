@@ -7,6 +7,7 @@ not `wrong` is worth knowing while nothing stands still. Here are the rules abou
 cluster as a whole; those about single nodes: laggards.py. What a look shows: picture.py.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,23 +29,25 @@ _RESTORE = "node.py --restore, see README.md, Backup and restore"
 # --- looking
 
 
-def look_around(servers: list[str], timeout_s: float) -> Look:
-    """Ask the servers, and every node that they name, each within that time."""
-    found = ask_all(servers, timeout_s, follow=True)
+def look_around(servers: list[str], timeout_s: float, deadline: float = math.inf) -> Look:
+    """Ask the servers, and every node that they name, each within that time, and no longer than
+    until `deadline`."""
+    found = ask_all(servers, timeout_s, True, deadline)
     outside = [address for address, status in found.items() if isinstance(status, NodeStatus)
                and status.role in ("founding", "joining")]
     said = {}
     if outside:
         with ThreadPoolExecutor(min(len(outside), NODES_ASKED_AT_ONCE)) as pool:
-            said = dict(zip(outside, pool.map(lambda a: _ask_reason(a, timeout_s), outside)))
+            until = min(clock() + timeout_s, deadline)
+            said = dict(zip(outside, pool.map(lambda a: _ask_reason(a, until), outside)))
     return Look(list(servers), found, said)
 
 
-def _ask_reason(address: str, timeout_s: float) -> str:
+def _ask_reason(address: str, deadline: float) -> str:
     """What a node that does not belong to a cluster yet waits for: it refuses reads with that."""
     body = requests.encode_read(False, commands.encode_size(b"default"))
     try:
-        ask_node(address, Kind.READ, body, Kind.READ_REPLY, clock() + timeout_s)
+        ask_node(address, Kind.READ, body, Kind.READ_REPLY, deadline)
     except RefusedError as error:
         return str(error).removeprefix(f"{address}: NOT_LEADER: ")
     except NoAnswerError as error:

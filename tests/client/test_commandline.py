@@ -226,7 +226,7 @@ class CommandLineTest(unittest.TestCase):
         status, out, err = self.run_words("--timeout", "0.3", "enqueue", *words)
         self.assertEqual((status, out), (4, "1\n2\n"))
         token = err.split("--resume ")[1].split()[0]
-        self.assertTrue(token.endswith(":2"))
+        self.assertEqual(token.split(":")[1], "2")
         self.assertEqual(self.run_words("enqueue", "--resume", token, *words)[1], "3\n4\n5\n6\n")
         self.assertEqual(self.cluster.messages(), [word.encode() for word in words])
         self.assertEqual(self.run_words("enqueue", "--resume", token, "x")[0], 2)
@@ -239,8 +239,14 @@ class CommandLineTest(unittest.TestCase):
         self.assertIn("SESSION_LIMIT", err)
         self.leader.script += [Refuse(ErrorCode.NOT_READY)] * 1_000
         status, _, err = self.run_words("--timeout", "0.3", "size")
+        self.assertEqual((status, len(err.splitlines())), (4, 1))
+        self.assertIn("mqclient.py why", err)
+        self.assertNotIn("executed", err)
+        self.leader.script.extend([Refuse(ErrorCode.NOT_READY)] * 1_000)
+        status, _, err = self.run_words("--timeout", "0.3", "enqueue", "x")
         self.assertEqual(status, 4)
         self.assertIn("surely not executed", err)
+        self.assertIn("mqclient.py why", err)
 
     def test_wrong_arguments(self):
         for words in (["dequeue", "-n", "0"], ["dequeue", "-n", "-1"], ["dequeue", "--wait", "x"],

@@ -134,7 +134,8 @@ class ActionsTest(unittest.TestCase):
         self.assertIn("configure", err)
         status, out, err = self.run_words("enqueue", "-q", "q", "-", given=b"a\nb\nc\nd\n")
         self.assertEqual((status, len(out.split())), (1, 2))
-        self.assertIn("lines 1 to 2 are enqueued, line 3 is not", err)
+        self.assertIn("lines 3 to 4 are not enqueued: FULL", err)
+        self.assertEqual(len(err.splitlines()), 1)
 
     def test_purge_and_delete(self):
         self.assertEqual(self.run_words("delete", "-q", "q")[0], 3)
