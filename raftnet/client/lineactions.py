@@ -84,8 +84,8 @@ class _Lines:
     def _pass_over(self, number: int) -> None:
         self._read = number
         self._too_long.append(number)       # told at once: its place among the answers may be far
-        self._output.say(f"line {number} is not enqueued: it is longer than "
-                         f"{WireConfig().message_bytes_max} bytes, the most that a message may have")
+        self._output.say(f"line {number} is not enqueued: it is longer than the "
+                         f"{WireConfig().message_bytes_max} bytes that a message may have")
 
     def _take(self, result: int | RefusedError) -> None:
         """The outcome of the next line that was sent."""

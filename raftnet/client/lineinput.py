@@ -1,4 +1,4 @@
-"""Stdin: a message per line, each given as soon as it is there (`mqclient enqueue -`); or all of it.
+"""Stdin: a message per line, given as soon as it is there (`mqclient enqueue -`); or all of it.
 
 Rules: lines end with a line feed, which is no part of the message; the last one may lack it. Reads
 the descriptor itself, because buffered readers keep back what a slow producer already wrote. What

@@ -18,8 +18,7 @@ from raftnet.errors import MalformedError, NoAnswerError, RaftnetError
 DONE, REFUSED, NO_ANSWER = 0, 1, 4
 STATUS_TIMEOUT_S = 5.0
 SECOND_LOOK_S = 1.0         # what moves within it does not stand still
-LOOK_PARTS = 4              # of the time limit, at least, for nodes that are asked together: two looks
-                            # of two rounds, and the time between them
+LOOK_PARTS = 4              # of the time limit: two looks, of two rounds of questions mostly
 
 
 def status(client: Client, arguments: argparse.Namespace, output: Output) -> int:

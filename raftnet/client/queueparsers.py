@@ -101,10 +101,9 @@ def _add_enqueue_options(enqueue: argparse.ArgumentParser) -> None:
                          help="drop it when it was not taken within S seconds, counted from when "
                          "it is ready: with --delay, from the end of that (default: 0, which means "
                          "the queue's setting; a message cannot be freed of that)")
-    enqueue.add_argument("--dedup", metavar="ID", type=arguments.dedup_id,
-                         help="an id of yours: the same one again within "
-                         "the queue's window adds nothing, and prints the id of the earlier "
-                         "message")
+    enqueue.add_argument("--dedup", metavar="ID", type=arguments.dedup_id, help="an id of yours: "
+                         "the same one again within the queue's window adds nothing, and prints "
+                         "the id of the earlier message")
 
 
 def _add_receipt_commands(command) -> None:
@@ -172,10 +171,11 @@ def _add_whole_queue_commands(command) -> None:
             configure.add_argument(option, choices=queueactions.OVERFLOWS, help=text)
         else:
             configure.add_argument(option, dest=name, metavar=metavar, type=kind, help=text)
-    purge = command("purge", queueactions.purge, "remove all messages of a queue that nobody holds under a "
-            "lease; prints how many", queue=QUEUE_NEEDED)
-    delete = command("delete", queueactions.delete, "forget an empty queue's settings. Exit status 1 while "
-            "it holds messages or consumers wait, 3 where there is none", queue=QUEUE_NEEDED)
+    purge = command("purge", queueactions.purge, "remove all messages of a queue that nobody holds "
+                    "under a lease; prints how many", queue=QUEUE_NEEDED)
+    delete = command("delete", queueactions.delete, "forget an empty queue's settings. Exit status "
+                     "1 while it holds messages or consumers wait, 3 where there is none",
+                     queue=QUEUE_NEEDED)
     redrive = command("redrive", queueactions.redrive, "send the messages of a dead-letter queue "
                       "back to where they came from, to the tail; prints how many. What came from "
                       "no other queue stays, and hides what is behind more than 10,000 of it, or "

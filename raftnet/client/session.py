@@ -195,8 +195,8 @@ class ClientSession:
         self._resend = True
 
     def heard(self, asked: float) -> None:
-        """Everything unanswered waits for a message, and the node that it was sent to last was asked
-        for a sign of life at `asked` (seconds, as in output()), behind it, and gave one."""
+        """Everything unanswered waits for a message, and the node that it was sent to last gave a
+        sign of life, for which it was asked at `asked` (seconds, as in output())."""
         for frame in self._frames:
             if frame.open and frame.last_sent <= asked:
                 frame.first_sent = max(frame.first_sent, asked)

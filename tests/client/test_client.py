@@ -8,10 +8,11 @@ from unittest import mock
 
 from raftnet.client import Client, QueueSize
 from raftnet.client import client as clients
-from raftnet.client import queue
+from raftnet.client import link as links
+from raftnet.client import patience, queue
 from raftnet.client import session as sessions
 from raftnet.errors import ErrorCode, MalformedError, NoAnswerError, RefusedError
-from raftnet.wire import requests
+from raftnet.wire import commands, queuecommands, requests
 from tests.client import fakenode
 from tests.client.fakenode import FakeCluster, Refuse
 
@@ -64,6 +65,24 @@ class ClientTest(unittest.TestCase):
             client.queue(name).enqueue("x")
         with mock.patch.object(clients, "QUEUES_PAGE", 2):
             self.assertEqual(client.queues(), [("a", 1), ("b", 1), ("c", 1)])
+
+    def test_queues_behind_many_that_hold_no_message(self):
+        # a page ends early where more than 10,000 without messages were passed over
+        hidden = [b"h%05d" % number for number in range(20_010)]
+        for first in range(0, len(hidden), 1_000):
+            pieces = []
+            for name in hidden[first:first + 1_000]:
+                pieces += [queuecommands.encode_enqueue_with(name, [b"x"], dedup_ids=[b"1"]),
+                           commands.encode_dequeue(name, 1, 0)]
+            self.cluster.apply(requests.encode_request(requests.NO_SESSION, 1, 0, pieces))
+        client = self.client()
+        self.assertEqual(client.queues(), [])
+        for name in ("a", "h05000x", "h12000x", "z"):
+            client.queue(name).enqueue("x")
+        client.queue("h11111").configure(delivery_limit=3)
+        expected = [("a", 1), ("h05000x", 1), ("h11111", 0), ("h12000x", 1), ("z", 1)]
+        self.assertEqual(client.queues(), expected)
+        self.assertEqual(client.queues(local=self.follower.address), expected)
 
     def test_execute(self):
         found = self.client().execute([
@@ -229,6 +248,45 @@ class ClientTest(unittest.TestCase):
         self.assertLessEqual(next(given), bound)
 
     # --- waiting
+
+    def test_a_long_wait_is_one_request_and_keeps_its_turn(self):
+        found = []
+        queue = self.client().queue()
+        waiter = threading.Thread(target=lambda: found.append(queue.dequeue(wait_s=120)))
+        waiter.start()
+        self.until(lambda: self.cluster.machine.waits())
+        self.client().queue().enqueue("x")
+        waiter.join()
+        waiting = self.cluster.bodies[0][requests.REQUEST_HEAD_BYTES:]
+        self.assertEqual(waiting, commands.encode_dequeue(b"default", 1, 120_000))
+
+    def test_a_long_wait_outlives_its_leader(self):
+        for module, name, value in ((sessions, "RESEND_S", 1.0), (links, "QUIET_S_MAX", 0.1),
+                                    (patience, "QUIET_S_MIN", 0.1)):
+            patcher = mock.patch.object(module, name, value)
+            patcher.start()
+            self.addCleanup(patcher.stop)
+        found = []
+        queue = self.client(timeout_s=5.0).queue()
+        waiter = threading.Thread(target=lambda: found.append(queue.dequeue_many(1, 20)))
+        waiter.start()
+        self.addCleanup(waiter.join)
+        self.until(lambda: self.cluster.machine.waits())
+        began, first = time.monotonic(), self.cluster.machine.waits()
+        # it waits for longer than anything else could be sent again; then the leader dies, and
+        # what it promised stays
+        self.until(lambda: time.monotonic() - began > 1.3)
+        with mock.patch.object(self.cluster, "cancel_waits"):
+            self.cluster.leader = self.follower.address
+            self.leader.close()
+            self.until(lambda: len(self.cluster.bodies) > 1)
+            self.until(lambda: any(connection in [w for w, _ in self.cluster._waiting.values()]
+                                   for connection in self.follower.connections))
+        self.assertEqual(self.cluster.machine.waits(), first)
+        self.client(self.follower).queue().enqueue("x")
+        waiter.join()
+        self.assertEqual([message.text for message in found[0]], ["x"])
+        self.assertEqual(self.cluster.bodies[0], self.cluster.bodies[1])
 
     def test_a_wait_ends_with_a_message_or_without(self):
         queue = self.client().queue()

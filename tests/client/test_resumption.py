@@ -91,8 +91,8 @@ class ResumptionTest(unittest.TestCase):
         token = self.unknown("dequeue", "-q", "Y")
         for words in (["dequeue", "-q", "Y", "--lease", "10"], ["dequeue", "-q", "other"],
                       ["dequeue", "-q", "Y", "-n", "2"], ["kv", "put", "a", "b"],
-                      ["enqueue", "-q", "Y", "x"], ["enqueue", "-q", "Y", "-"], ["purge", "-q", "Y"],
-                      ["ack", "1:1"], ["execute", "-"]):
+                      ["enqueue", "-q", "Y", "x"], ["enqueue", "-q", "Y", "-"],
+                      ["purge", "-q", "Y"], ["ack", "1:1"], ["execute", "-"]):
             with self.subTest(words):
                 status, out, err = self.run_words(*words, "--resume", token,
                                                   given=b'[{"dequeue": "Y"}]')
@@ -116,8 +116,9 @@ class ResumptionTest(unittest.TestCase):
         self.run_words("enqueue", "-q", "Y", *"abc")
         token = self.unknown("dequeue", "-q", "Y", "-n", "3").rpartition(":")[0]
         for words in (["dequeue", "-q", "Y", "--lease", "10"], ["dequeue", "-q", "Y", "-n", "2"],
-                      ["kv", "put", "a", "b"], ["enqueue", "x"], ["enqueue", "--priority", "3", "x"],
-                      ["purge", "-q", "Y"], ["ack", "1:1"], ["configure", "-q", "Y", "--ttl", "1"]):
+                      ["kv", "put", "a", "b"], ["enqueue", "x"],
+                      ["enqueue", "--priority", "3", "x"], ["purge", "-q", "Y"], ["ack", "1:1"],
+                      ["configure", "-q", "Y", "--ttl", "1"]):
             with self.subTest(words):
                 status, out, err = self.run_words(*words, "--resume", token)
                 self.assertEqual((status, out), (2, ""))

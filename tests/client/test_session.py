@@ -142,6 +142,34 @@ class SessionTest(unittest.TestCase):
         self.assertIsNone(self.reply(*again[0][:2]))
         self.assertEqual(len(self.session.take_answers()), 1)
 
+    def test_what_waits_at_a_node_that_lives_may_be_sent_again_later(self):
+        limit = sessions.RESEND_S
+        # (when it gave signs of life, when the connection was lost, whether it may be sent again)
+        for heard, lost, again in (((), limit - 1, True), ((), limit + 1, False),
+                                   ((limit,), limit + 1, True), ((limit,), 2 * limit + 1, False),
+                                   ((limit, 2 * limit), 3 * limit - 1, True)):
+            with self.subTest(heard=heard, lost=lost):
+                self.session = ClientSession(b"s" * 16)
+                self.session.submit(COMMAND)
+                self.sent(0.0)
+                for asked in heard:
+                    self.session.heard(asked)
+                self.session.connection_lost()
+                self.assertEqual((len(self.sent(lost)), self.session.overdue), (again, not again))
+
+    def test_only_a_sign_of_life_from_behind_the_sending_counts(self):
+        limit = sessions.RESEND_S
+        self.session.submit(COMMAND)
+        self.sent(0.0)
+        self.session.connection_lost()
+        self.session.heard(limit - 2)           # of a node that it was not sent to
+        ((request_id, _, _),) = self.sent(limit - 1)
+        self.session.heard(limit - 2)           # asked before it was sent there
+        self.session.receive(Kind.ERROR, request_id, error(ErrorCode.NOT_LEADER))
+        self.session.heard(limit)               # of one that does not have it
+        self.session.connection_lost()
+        self.assertEqual((self.sent(limit + 1), self.session.overdue), ([], True))
+
     def test_what_is_resumed_is_unknown_until_it_is_answered(self):
         """An earlier sending, by whoever gave us the number, may have been executed."""
         self.session = ClientSession(b"s" * 16, 5, resumed=True)
