@@ -18,9 +18,12 @@ from raftnet.client.commandline import main
 from raftnet.client.entries import entry_lines
 from raftnet.client.output import Output
 from raftnet.client.shell import Prompt, split_line
+from raftnet.config import MachineConfig, WireConfig
 from raftnet.errors import ErrorCode
+from raftnet.machine.machine import Machine
 from raftnet.raft.entry import EntryKind, encode_entry
 from raftnet.raft.membership import Member, Membership, encode_membership
+from raftnet.wire.commands import STATE_VERSION
 from tests.client import fakenode
 from tests.client.fakenode import FakeCluster, Refuse
 
@@ -82,6 +85,17 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(self.run_words("dequeue", "-q", "other"), (3, "", ""))
         status, out, _ = self.run_words("--json", "dequeue", "--wait", "1")
         self.assertEqual((status, json.loads(out)), (0, [{"id": 3, "text": ""}]))
+
+    def test_queues_behind_a_page_that_ends_early(self):
+        self.cluster.machine = Machine(MachineConfig(purge_count_max=2), WireConfig())
+        self.cluster.machine.state_version = STATE_VERSION
+        for name in "abcdefghijk":
+            self.run_words("enqueue", "-q", name, "--dedup", "1", "x")
+        for name in "abcdefghij":
+            self.run_words("dequeue", "-q", name)
+        self.assertEqual(self.run_words("queues"), (0, "k\t1\n", ""))
+        self.assertEqual(json.loads(self.run_words("--json", "queues")[1]),
+                         [{"queue": "k", "messages": 1}])
 
     def test_any_bytes_come_back(self):
         self.run_words("enqueue", b"\xff\xfe")

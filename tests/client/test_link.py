@@ -149,6 +149,15 @@ class TestSilence(LinkTest):
                 self.leader.script.append(how)
                 self.assertEqual([m.text for m in queue.dequeue_many(9)], ["a", "b"])
 
+    def test_only_what_is_asked_behind_a_request_says_that_it_waits(self):
+        for quiet_s, behind in ((0.05, True), (5.0, False)):
+            self.patch(patiences, "QUIET_S_MIN", quiet_s)
+            self.patch(links, "LOOK_S_FIRST", 5.0 if behind else 0.0)
+            client = self.client(self.leader)
+            client.queue("none").dequeue(wait_s=0.2)
+            self.assertGreater(client._link.alive_at, 0.0)
+            self.assertEqual(client._link.heard_at > 0.0, behind)
+
     def test_half_a_reply_and_no_more_is_unknown_in_the_end(self):
         self.leader.script += [fakenode.HALF] * 100
         with self.assertRaises(NoAnswerError) as caught:

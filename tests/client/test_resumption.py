@@ -148,11 +148,12 @@ class ResumptionTest(unittest.TestCase):
             resume = (bytes.fromhex(session), int(sequence), *checksum)
             with Client([self.leader.address], resume=resume):
                 pass                    # closing it before anything was asked closes no session
-            client = Client([self.leader.address], resume=resume)
-            self.addCleanup(client.close)
-            with self.assertRaises(MalformedError):
-                client.queue("Y").lease(10)
-        with client:
+            with Client([self.leader.address], resume=resume) as client:
+                with self.assertRaises(MalformedError):
+                    client.queue("Y").lease(10)
+        with Client([self.leader.address], resume=resume[:2]) as client:
+            for wrong in (lambda: client.queue("Y").lease(10), lambda: client.kv_put("a", "b")):
+                self.assertRaises(MalformedError, wrong)
             self.assertEqual(client.queue("Y").dequeue().text, "x")
 
     def test_at_the_prompt_the_session_goes_on(self):

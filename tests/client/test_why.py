@@ -2,6 +2,8 @@
 
 import copy
 import json
+import socket
+import time
 import unittest
 from unittest import mock
 
@@ -547,6 +549,14 @@ class WhyCommandTest(unittest.TestCase):
         status, out, _ = self.run_words("why")
         self.assertEqual(status, 4)
         self.assertIn("no node answers", out)
+
+    def test_the_time_limit_is_kept(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            servers = f"{self.follower.address},127.0.0.1:{silent.getsockname()[1]}"
+            for word in ("why", "status"):
+                began = time.monotonic()
+                self.run_words("--timeout", "0.8", "-s", servers, word)
+                self.assertLess(time.monotonic() - began, 1.2, word)
 
     def test_look_around_follows_members(self):
         look = look_around([self.follower.address], 5.0)
