@@ -156,6 +156,19 @@ class ResumptionTest(unittest.TestCase):
                 self.assertRaises(MalformedError, wrong)
             self.assertEqual(client.queue("Y").dequeue().text, "x")
 
+    def test_closing_takes_no_place_of_what_was_never_executed(self):
+        with Client([self.leader.address], timeout_s=0.2) as client:
+            client.queue("Y").enqueue("a")
+            self.leader.script.append(fakenode.SILENT_BEFORE)
+            with self.assertRaises(NoAnswerError) as caught:
+                client.queue("Y").enqueue("b")
+        session, sequence = caught.exception.resume.split(":")
+        resume = (bytes.fromhex(session), int(sequence))
+        with Client([self.leader.address], resume=resume) as client:
+            client.queue("Y").size()        # opens a connection, over which a CLOSE could go
+        with Client([self.leader.address], resume=resume) as client:
+            self.assertEqual(client.queue("Y").enqueue("b"), 2)
+
     def test_at_the_prompt_the_session_goes_on(self):
         with Client([self.leader.address], 0.2) as client:
             for message in "de":
