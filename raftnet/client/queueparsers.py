@@ -54,7 +54,8 @@ def add_queue_commands(command) -> None:
     dequeue = command("dequeue", actions.dequeue, "take messages from the head of a queue; prints "
                       "a message a line, with --lease: receipt, tab, message", queue=QUEUE)
     dequeue.add_argument("--wait", metavar="S", type=arguments.wait, default=0.0,
-                         help="wait up to S seconds for a first message")
+                         help="wait up to S seconds for a first message. Those who wait are served "
+                         "in the order of asking; after each hour it is asked anew, at the end")
     dequeue.add_argument("--lease", metavar="S", type=arguments.lease, default=None,
                          help="take them for S seconds only: what is not acknowledged (ack) until "
                          "then is delivered again, at its old place")
