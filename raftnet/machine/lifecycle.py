@@ -137,8 +137,9 @@ class Lifecycle:
 
     def lease_one(self, name: bytes, queue: Queue, room: int, lease_ms: int,
                   consumer: bytes) -> tuple[Result, int]:
-        """`lease` of one message where all are plain, in a straight line. Nothing is to be settled
-        afterwards: nobody waits, what is out keeps the queue, and no plain message is ever due."""
+        """`lease` of one message where all are plain, in a straight line. Outside of a list nothing
+        is to be settled afterwards: nobody waits, what is out keeps the queue, and no plain message
+        is ever due."""
         executor = self._executor
         leases = executor.leases
         body = queue.messages[0]
@@ -156,7 +157,8 @@ class Lifecycle:
         queue.lend(lease)
         if executor.journal is not None:
             executor.journal.append((self._undo_lease, queue, [lease], [(place, body, 0)]))
-        if executor.queue_watch is not None:
+            executor.touched(name)
+        elif executor.queue_watch is not None:
             executor.queue_watch.add(name)
         return ((OK, encode_lease_result([(place, delivery, 1, body)])),
                 room - size - LEASED_OVERHEAD_BYTES)
@@ -183,11 +185,21 @@ class Lifecycle:
         queue.end_lending(lease)
         if executor.journal is not None:
             executor.journal.append((self._undo_finish, queue, lease))
-        if not queue.leased.size:
-            executor.touched(lease.queue)
-        elif executor.queue_watch is not None:
-            executor.queue_watch.add(lease.queue)
+        executor.touched(lease.queue)
         return queue
+
+    def acknowledge(self, lease: Lease) -> None:
+        """`finish`, of a message that is done with. That makes nothing ready, so outside of a list
+        nothing is to be settled while what else is leased keeps the queue."""
+        executor = self._executor
+        queue = executor.queues.by_name[lease.queue]
+        if executor.journal is not None or queue.leased.size == 1:
+            self.finish(lease)
+            return
+        executor.leases.end(lease)
+        queue.end_lending(lease)
+        if executor.queue_watch is not None:
+            executor.queue_watch.add(lease.queue)
 
     def _undo_finish(self, queue: Queue, lease: Lease) -> None:
         queue.lend(lease)

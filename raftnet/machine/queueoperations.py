@@ -159,12 +159,12 @@ class QueueOperations:
         return result
 
     def _ack(self, receipts: list[tuple[int, int]], _: None) -> Result:
-        held, finish = self._lifecycle.held, self._lifecycle.finish
+        held, acknowledge = self._lifecycle.held, self._lifecycle.acknowledge
         if len(receipts) == 1:
             lease = held(*receipts[0])
             if lease is None:
                 return self._outcomes(bytearray((_STALE,)))
-            finish(lease)
+            acknowledge(lease)
             return _ONE_DONE
         outcomes = bytearray(len(receipts))
         for at, (message_id, delivery) in enumerate(receipts):
@@ -172,7 +172,7 @@ class QueueOperations:
             if lease is None:
                 outcomes[at] = _STALE
             else:
-                finish(lease)
+                acknowledge(lease)
         return self._outcomes(outcomes)
 
     def _nack(self, receipts: list[tuple[int, int]], how: tuple[int | None, bytes]) -> Result:

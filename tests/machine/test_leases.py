@@ -84,6 +84,30 @@ class LeaseTest(QueueCase):
         self.lease()
         self.assertEqual(self.one(queuecommands.encode_lease(b"q", 9))[0], Status.EMPTY)
 
+    def test_the_order_in_which_queues_are_served(self):
+        # The simulator's seed 76000080: that of the first change of each, whatever it was.
+        ack, nack = queuecommands.encode_ack, queuecommands.encode_nack
+        for commands_of, waiting_at in (
+                (lambda a, b, c: [ack([a]), nack([c]), nack([b])], (b"a", b"b")),
+                (lambda a, b, c: [nack([a]), nack([c]), nack([b])], (b"a", b"b")),
+                (lambda a, b, c: [nack([a, b])], (b"a", b"a.dead"))):
+            self.start()
+            self.enqueue(b"a", b"1", b"2")
+            self.enqueue(b"b", b"3")
+            limit = queuecommands.encode_configure(b"a", {Setting.DELIVERY_LIMIT: 2})
+            self.fine(limit)
+            self.outcomes(nack([self.lease(queue=b"a")[0][:2]]))     # the second time it is dead
+            a, b, c = [leased[:2] for leased in (*self.lease(2, queue=b"a"),
+                                                 *self.lease(queue=b"b"))]
+            for session, queue in zip((A, B), waiting_at):
+                self.assertIsNone(self.ask(session, 1, queuecommands.encode_lease(
+                    queue, 50, 1, 1_000)))
+            listed = commands_of(a, b, c)
+            applied = self.apply(requests.encode_request(
+                requests.NO_SESSION, 1, 0,
+                [commands.encode_execute(listed)] if len(listed) > 1 else listed))
+            self.assertEqual([session for session, _, _ in applied.completions], [A, B])
+
     def test_a_queue_with_leases_alone_exists_until_they_end(self):
         self.enqueue(b"q", b"1")
         (leased,) = self.lease()
