@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from raftnet.client import (actions, kvactions, memberactions, operations, queueactions, receipts,
                             watchactions)
+from raftnet.client.arguments import mark_literals, means_stdin
 from raftnet.client.commandline import add_commands
 from raftnet.client.lineinput import read_lines
 from raftnet.client.queue import setting_value
@@ -64,7 +65,7 @@ def _request(words: argparse.Namespace, pieces: list[bytes], waits: bool = False
 
 def _enqueue(words: argparse.Namespace) -> tuple[int, bytes]:
     queue = operations.queue_name(words.queue)
-    if words.message == ["-"]:
+    if list(map(means_stdin, words.message)) == [True]:
         lines = [line for line in read_lines(sys.stdin.fileno()) if line is not None]
         if not lines:
             raise RaftnetError("there is no message: stdin is empty")
@@ -78,7 +79,7 @@ def _enqueue_command(words: argparse.Namespace, queue: bytes, messages: list[byt
         return commands.encode_enqueue(queue, messages)
     dedup = None
     if words.dedup is not None:
-        if len(messages) > 1 or words.message == ["-"]:
+        if len(messages) > 1 or means_stdin(words.message[0]):
             raise MalformedError("--dedup is the id of one message, given as an argument")
         dedup = [operations.short_text(words.dedup, "--dedup")]
     return queuecommands.encode_enqueue_with(
@@ -149,7 +150,7 @@ def _put_where(words: argparse.Namespace) -> tuple[int, bytes]:
 
 
 def _cas(words: argparse.Namespace) -> tuple[int, bytes]:
-    if words.old == words.new == "-":
+    if means_stdin(words.old) and means_stdin(words.new):
         raise MalformedError("OLD and NEW cannot both be read from stdin")
     return _put_value(words, words.new, Condition(ConditionKind.EQUALS,
                                                   kvactions.value_given(words.old)))
@@ -321,7 +322,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="encode.py", description="Write the frame of one client request to stdout.",
         parents=[options], epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_commands(parser, required=True)
-    words = parser.parse_args(argv)
+    words = parser.parse_args(mark_literals(argv))
     if words.action not in _ENCODERS:
         parser.error("that command is more than one frame: use mqclient.py")
     return words

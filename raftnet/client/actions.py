@@ -10,7 +10,7 @@ import json
 
 from raftnet.client import queueactions
 from raftnet.client.arguments import means_stdin
-from raftnet.client.client import Client, Queue
+from raftnet.client.client import Client
 from raftnet.client.entries import entry_commands, entry_lines
 from raftnet.client.lineactions import enqueue_lines
 from raftnet.client.lineinput import read_all

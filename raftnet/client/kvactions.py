@@ -176,7 +176,7 @@ def _time_left_ms(client: Client, key: bytes, found: KvItem, local: str | None,
     try:
         # The time of a read stands still in an idle cluster. That of a request does not, and is in
         # the log.
-        client._call(encode_kv_get(key_name(key)))
+        client._call(encode_kv_get(key_name(key)), lambda status, _: status)
         for entry in client.log(index + 1):
             if entry.kind == EntryKind.BATCH:
                 left_ms = max(found.expires_ms - batch_stamp(entry.payload), 0)

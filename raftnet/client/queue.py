@@ -249,8 +249,9 @@ class Queue:
         if local is not None:
             return self._client._read(command, local)
         try:
-            return self._client._call(command)
+            return self._client._call(command, lambda status, payload: (status, payload))
         except NoAnswerError as error:      # whatever became of it, it changed nothing
+            self._client.forget_token()
             raise NoAnswerError(f"{error}; it only looks: ask again", True) from error
 
     # --- the queue as a whole

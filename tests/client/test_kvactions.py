@@ -190,7 +190,7 @@ class Stdin(KvCase):
         with Client([self.follower.address]) as client:
             prompt = Prompt(client, argparse.Namespace(), Output(out, err))
             for line in ("kv put k -", "kv cas k a -", "kv cas k - a", "kv delete k --if-value -"):
-                with mock.patch.object(kvactions.sys, "stdin", None):
+                with mock.patch("sys.stdin", None):
                     prompt.onecmd(line)
         self.assertEqual(err.getvalue().count("- reads all of stdin"), 4)
         self.assertEqual((out.getvalue(), self.cluster.bodies), (b"", []))
