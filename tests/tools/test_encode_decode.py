@@ -84,6 +84,8 @@ NEWER_WORDS = [
     (["kv", "delete", "k", "--if-version", "7"], f"{_NONE}kv_delete k if version 7"),
     (["kv", "list", "p"], "READ id 1: kv_list prefix p limit 1000"),
     (["kv", "cas", "k", "1", "2"], f'{_NONE}kv_put k "2" if equals "1"'),
+    (["kv", "put", "k", "--", "-"], f'{_NONE}kv_put k "-"'),
+    (["enqueue", "--", "-"], f'{_NONE}enqueue default "-"'),
 ]
 
 
