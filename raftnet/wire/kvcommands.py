@@ -105,9 +105,9 @@ def decode_kv_put(command: bytes) -> tuple[bytes, int, Condition, bytes]:
     """(key, ttl_ms, condition, value)."""
     key, offset = take_name(command)
     value_from = offset + _PLAIN_PUT.size
-    if value_from <= len(command):          # mostly there is no condition
-        ttl_ms, kind, size = _PLAIN_PUT.unpack_from(command, offset)
-        if kind == _NONE and value_from + size == len(command):
+    if value_from <= len(command) and command[offset + _U64.size] == _NONE:
+        ttl_ms, _, size = _PLAIN_PUT.unpack_from(command, offset)
+        if value_from + size == len(command):
             return key, ttl_ms, NO_CONDITION, command[value_from:]
     (ttl_ms,), offset = take(_U64, command, offset)
     condition, offset = take_condition(command, offset)
