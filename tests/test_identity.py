@@ -49,6 +49,29 @@ class IdentityCase(ReplicaCase):
         return self.nodes.answer_to(self.nodes.serving(), Kind.CHANGE,
                                     joining.encode_change(operation, list(addresses)))
 
+    def move(self, address: str, to: str, **start) -> Node:
+        """Started there, with its directory."""
+        node = self.nodes.nodes.pop(address)
+        for other in self.nodes.nodes.values():
+            other.up.pop(address, None)
+        self.nodes.down.discard(address)
+        node.begin = Start(to, **start)
+        self.nodes.nodes[to] = node
+        node.restart()
+        return node
+
+    def alone(self, address: str) -> Node:
+        """Emptied, cut off from the others, and started alone: it serves a cluster of its own."""
+        node = self.nodes.nodes[address]
+        self.nodes.kill(address)
+        node.begin = Start(address)
+        self.nodes.down.discard(address)
+        node.wipe()
+        self.nodes.cut = {pair for other in (A, B, C)
+                          for pair in ((address, other), (other, address))}
+        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        return node
+
     def all_in(self, count: int) -> bool:
         """Everybody who runs agrees on so many voters, and no more members."""
         return self.nodes.settled() and all(
@@ -98,13 +121,7 @@ class TestReturning(IdentityCase):
     def test_a_lone_founder_ends_before_its_new_cluster_told_it_anything(self):
         # The simulator's seed 537310859: what its directory held before was no earlier start.
         away, leader = self.follower(), self.nodes.serving()
-        node = self.nodes.nodes[away]
-        self.nodes.kill(away)
-        node.begin = Start(away)
-        self.nodes.down.discard(away)
-        node.wipe()
-        self.nodes.cut = {pair for other in (A, B, C) for pair in ((away, other), (other, away))}
-        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        node = self.alone(away)
         self.nodes.kill(away)
         self.nodes.revive(away)     # it begins in the term in which it led itself
         self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
@@ -120,14 +137,7 @@ class TestReturning(IdentityCase):
 
     def test_a_lone_founder_with_a_client_stays_apart(self):
         away = self.follower()
-        node = self.nodes.nodes[away]
-        self.nodes.kill(away)
-        node.begin = Start(away)
-        self.nodes.down.discard(away)
-        node.wipe()
-        self.nodes.cut = {(away, other) for other in (A, B, C)} | {
-            (other, away) for other in (A, B, C)}
-        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        node = self.alone(away)
         self.assert_enqueued(self.nodes.enqueue(node, b"mine"))
         own = node.replica.cluster_id
         self.nodes.cut = set()
@@ -195,17 +205,6 @@ class TestReturning(IdentityCase):
         self.assertEqual(node.replica.raft.log.last_index, 0)
         self.move(D, E, join=leader)
         self.nodes.run_until(lambda: self.all_in(4) and E in voters(node))
-
-    def move(self, address: str, to: str, **start) -> Node:
-        """Started there, with its directory."""
-        node = self.nodes.nodes.pop(address)
-        for other in self.nodes.nodes.values():
-            other.up.pop(address, None)
-        self.nodes.down.discard(address)
-        node.begin = Start(to, **start)
-        self.nodes.nodes[to] = node
-        node.restart()
-        return node
 
     def test_a_newcomer_moves_before_its_entry_came_and_the_leader_too(self):
         """Neither is where the other looks for it (seed 73100400)."""

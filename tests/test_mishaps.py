@@ -24,16 +24,14 @@ def cut(nodes: Nodes, one: str, *others: str) -> None:
 class MovingCase(IdentityCase):
     """Three founders that serve, and directories that are started elsewhere."""
 
-    def move(self, address: str, to: str, **start) -> Node:
-        """Started there, with its directory."""
-        node = self.nodes.nodes.pop(address)
-        for other in self.nodes.nodes.values():
-            other.up.pop(address, None)
-        self.nodes.down.discard(address)
-        node.begin = Start(to, **start)
-        self.nodes.nodes[to] = node
-        node.restart()
-        return node
+    def move_leader(self, leader: Node) -> None:
+        """Started at F, it leads again."""
+        self.move(leader.begin.address, F)
+        self.nodes.run_until(lambda: self.nodes.settled() and F in members(leader))
+        if not leader.replica.leads:
+            self.change(joining.CHANGE_TRANSFER, F)
+        self.nodes.run_until(lambda: self.nodes.serving() is leader)
+        self.pass_by(15_000)
 
     def pass_by(self, duration_ms: int) -> None:
         """So much time."""
@@ -82,12 +80,7 @@ class TestMoved(MovingCase):
         self.nodes.kill(away)
         self.move(other.begin.address, E)
         self.nodes.run_until(lambda: E in members(leader) and self.nodes.settled())
-        self.move(leader.begin.address, F)
-        self.nodes.run_until(lambda: self.nodes.settled() and F in members(leader))
-        if not leader.replica.leads:
-            self.change(joining.CHANGE_TRANSFER, F)
-        self.nodes.run_until(lambda: self.nodes.serving() is leader)
-        self.pass_by(15_000)
+        self.move_leader(leader)
         node = self.move(away, D, join=E)
         self.nodes.run_until(lambda: self.all_in(3) and D in voters(node))
 
@@ -125,12 +118,7 @@ class TestMoved(MovingCase):
         self.pass_by(2_000)
         self.nodes.answer_to(leader, Kind.JOIN, joining.encode_join(node.replica.node_id, D))
         self.nodes.run_until(lambda: D in members(leader))
-        self.move(leader.begin.address, F)
-        self.nodes.run_until(lambda: self.nodes.settled() and F in members(leader))
-        if not leader.replica.leads:
-            self.change(joining.CHANGE_TRANSFER, F)
-        self.nodes.run_until(lambda: self.nodes.serving() is leader)
-        self.pass_by(15_000)
+        self.move_leader(leader)
         self.nodes.revive(away)
         self.nodes.run_until(lambda: self.all_in(3) and away in voters(node))
 
@@ -276,13 +264,7 @@ class TestCopiesThatMeet(IdentityCase):
 
     def test_a_copy_of_before_its_cluster_was_left_is_no_newer_one(self):
         away, leader = self.follower(), self.nodes.serving()
-        node = self.nodes.nodes[away]
-        self.nodes.kill(away)
-        node.begin = Start(away)
-        self.nodes.down.discard(away)
-        node.wipe()
-        cut(self.nodes, away, A, B, C)
-        self.nodes.run_until(lambda: node.replica.why_not_serving() is None)
+        node = self.alone(away)
         self.nodes.kill(away)
         self.nodes.revive(away)
         hello = node.replica.greetings.hello()      # of a copy that was made then
